@@ -1,0 +1,250 @@
+//! What a node knows about its own PostgreSQL, and what it may ask of it.
+//! Facts are observed and operations executed by the shell; nothing here decides.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Instance, Lsn, NodeName, SystemId, Time, Timeline};
+
+/// One observation of the local PostgreSQL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PgFacts {
+    /// When the observation began, on this node's clock.
+    pub at: Time,
+    /// What was seen.
+    pub state: PgState,
+}
+
+/// The state of the local PostgreSQL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PgState {
+    /// The data directory doesn't exist or is empty.
+    Absent,
+    /// A copy, rewind or initdb was interrupted; the directory must not be started.
+    Broken(BrokenData),
+    /// A data directory and no process of this PostgreSQL left.
+    Stopped(ControlFacts),
+    /// The postmaster lives and doesn't take connections yet (starting, crash recovery), or it is
+    /// shutting down.
+    NotAccepting(ControlFacts),
+    /// The postmaster lives, but a new connection and query did not succeed since that instant.
+    Unresponsive {
+        /// The last time a probe succeeded, or the start of the process.
+        since: Time,
+    },
+    /// It answers queries.
+    Running(RunningFacts),
+}
+
+/// Why a data directory can't be used as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokenData {
+    /// A marker says that initdb did not finish.
+    InitInterrupted,
+    /// A marker says that pg_rewind did not finish.
+    RewindInterrupted,
+    /// pg_control can't be read.
+    ControlFile,
+}
+
+/// From pg_control (PostgreSQL docs, pg_controldata).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ControlFacts {
+    /// Which database cluster this is.
+    pub system_id: SystemId,
+    /// The data directory's life.
+    pub instance: Instance,
+    /// State as of the last write of the file.
+    pub state: ControlState,
+    /// The latest checkpoint's timeline.
+    pub timeline: Timeline,
+    /// Where the latest checkpoint's record begins.
+    pub checkpoint: Lsn,
+    /// For a standby, how far its WAL must be replayed; 0/0 otherwise.
+    pub min_recovery_end: Lsn,
+}
+
+/// "Database cluster state" of pg_controldata.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlState {
+    /// Never started.
+    StartingUp,
+    /// A primary that wrote its shutdown checkpoint.
+    ShutDown,
+    /// A standby that was stopped cleanly.
+    ShutDownInRecovery,
+    /// A primary that is writing its shutdown checkpoint.
+    ShuttingDown,
+    /// A primary in crash recovery.
+    InCrashRecovery,
+    /// A standby, running or crashed.
+    InArchiveRecovery,
+    /// A primary, running or crashed.
+    InProduction,
+}
+
+/// A PostgreSQL that answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunningFacts {
+    /// Which database cluster this is.
+    pub system_id: SystemId,
+    /// The data directory's life.
+    pub instance: Instance,
+    /// The timeline being written (primary) or replayed and received (replica).
+    pub timeline: Timeline,
+    /// In recovery or not, and what belongs to it.
+    pub role: PgRole,
+}
+
+/// What `pg_is_in_recovery()` says, with the facts that belong to each answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PgRole {
+    /// Not in recovery.
+    Primary(PrimaryFacts),
+    /// In recovery.
+    Replica(ReplicaFacts),
+}
+
+/// Facts of a primary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PrimaryFacts {
+    /// `pg_current_wal_flush_lsn()`.
+    pub flushed: Lsn,
+    /// `synchronous_standby_names` as a new connection sees it and every backend must by now.
+    pub names: SyncNames,
+    /// `pg_stat_replication`, one row per streaming client that is a node.
+    pub senders: Vec<SenderFacts>,
+}
+
+/// One row of `pg_stat_replication`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SenderFacts {
+    /// `application_name`, when it is a node's name.
+    pub node: NodeName,
+    /// `state = 'streaming'`.
+    pub streaming: bool,
+    /// `flush_lsn`: what that replica has on disk.
+    pub flushed: Lsn,
+    /// `replay_lsn`.
+    pub replayed: Lsn,
+}
+
+/// Facts of a replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaFacts {
+    /// The greater of `pg_last_wal_receive_lsn()` and `pg_last_wal_replay_lsn()`: on disk here.
+    pub received: Lsn,
+    /// `pg_last_wal_replay_lsn()`.
+    pub replayed: Lsn,
+    /// A WAL receiver is connected and streaming.
+    pub streaming: bool,
+    /// Whom `primary_conninfo` names; `None` when it is empty.
+    pub upstream: Option<NodeName>,
+    /// All local WAL has been replayed (nothing is received and replay stands at its end), so that
+    /// `received` is the end of what this node has. Only then may it vote (design, revocation 3).
+    pub at_end: bool,
+}
+
+/// A value of `synchronous_standby_names`: `ANY k (…)` or `FIRST k (…)`, or nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SyncNames {
+    /// How many must acknowledge; 0 with an empty list: commits wait for nobody.
+    pub count: u32,
+    /// The named nodes, sorted.
+    pub names: Vec<NodeName>,
+}
+
+/// Something to be done to the local PostgreSQL. One at a time, except [`PgOp::Kill`], which
+/// interrupts whatever runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PgOp {
+    /// Make a new data directory with its roles and passwords; leaves PostgreSQL stopped.
+    Init,
+    /// Start as primary (crash recovery included), with this list in force before any client.
+    /// The guard is armed first.
+    StartPrimary {
+        /// `synchronous_standby_names` from the first moment.
+        names: SyncNames,
+    },
+    /// Start as replica of `upstream`, or of nobody.
+    StartReplica {
+        /// Whom to stream from.
+        upstream: Option<NodeName>,
+    },
+    /// Point a running replica at another upstream. `None` stops receiving and returns only when
+    /// the WAL receiver process is gone (a pledge).
+    Follow {
+        /// Whom to stream from.
+        upstream: Option<NodeName>,
+    },
+    /// End recovery: become primary on a new timeline, with this list in force before any client.
+    Promote {
+        /// `synchronous_standby_names` from the first moment.
+        names: SyncNames,
+    },
+    /// A planned stop: checkpoint first, then fast; the tree is killed when it takes too long.
+    Stop,
+    /// Kill the whole process tree now (SIGKILL), and report when nothing is left.
+    Kill,
+    /// Make this former primary's directory a replica's of `source` with pg_rewind.
+    Rewind {
+        /// The leader.
+        source: NodeName,
+    },
+    /// Replace the directory by a new copy of `source`; what was there is moved aside first.
+    Clone {
+        /// The leader.
+        source: NodeName,
+    },
+    /// Change `synchronous_standby_names`; done when a new connection and the checkpointer have
+    /// loaded it.
+    SetNames {
+        /// The value to be in force.
+        names: SyncNames,
+    },
+    /// Make sure that each of these nodes has a physical slot here, and that slots made by pgherd
+    /// for others are gone.
+    EnsureSlots {
+        /// The nodes that may stream from here.
+        nodes: Vec<NodeName>,
+    },
+}
+
+/// How an operation ended. Failed is a normal value: what follows is decided from new facts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PgOpResult {
+    /// Done; the next facts show it.
+    Done,
+    /// Interrupted by [`PgOp::Kill`].
+    Cancelled,
+    /// It failed, with the last words of the tool for the reader.
+    Failed(PgOpFailure),
+}
+
+/// Why an operation failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PgOpFailure {
+    /// The class that decides what follows.
+    pub kind: PgFailureKind,
+    /// Words for the reader: a tool's last line, a SQLSTATE and message. Never a secret.
+    pub detail: String,
+}
+
+/// Classes of failure that are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PgFailureKind {
+    /// It took longer than its bound.
+    TimedOut,
+    /// No space left on the device.
+    DiskFull,
+    /// The source could not be reached.
+    SourceUnreachable,
+    /// pg_rewind can't do it (missing WAL, no common ancestor, same timeline).
+    RewindImpossible,
+    /// A process ended with an error.
+    ToolFailed,
+    /// A query failed.
+    QueryFailed,
+}

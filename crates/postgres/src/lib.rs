@@ -1,0 +1,1 @@
+//! One PostgreSQL server: reports facts, obeys commands, decides nothing.

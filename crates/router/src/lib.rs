@@ -1,0 +1,1 @@
+//! Routes write and read connections to the right PostgreSQL, and shows what it knows.

@@ -1,0 +1,1 @@
+//! A simulated world for the core: agents, store, PostgreSQL, network, clients, invariants.

@@ -1,0 +1,1 @@
+//! The consensus store as agents see it: etcd's v3 API, a client, an embedded server, a conformance suite.
