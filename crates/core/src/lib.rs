@@ -6,11 +6,23 @@
 //! outside `Display`.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
+pub mod input;
+pub mod mutant;
+pub mod node;
+pub mod peer;
+pub mod policy;
 pub mod postgres;
+pub mod reason;
 pub mod time;
 pub mod types;
 
+pub use input::{Action, Durable, Input, OpId, Promise, RequestId, StoreOutcome, StoreRequest};
+pub use node::{Node, NodeConfig, Timer};
+pub use policy::{Policy, SynchronousMode};
+pub use reason::{Decision, Reason, Situation};
 pub use time::{Duration, Time};
 pub use types::{
-    Incarnation, Instance, InvalidName, LeaseId, Lsn, NodeName, Revision, SystemId, Term, Timeline,
+    Incarnation, Instance, InvalidLsn, InvalidName, LeaseId, Lsn, NodeName, Revision, SystemId,
+    Term, Timeline,
 };

@@ -1,0 +1,411 @@
+//! The cluster as the store tells it: keys, their values, and the transactions that change them.
+//! Leaves bytes and JSON to `api`, and the wire to `store`. Key names and meanings: contract
+//! section 1; `term`, `beat` and `claim` are ours (docs/protocol.md).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Policy;
+use crate::{
+    Duration, Incarnation, Instance, LeaseId, Lsn, NodeName, Revision, SystemId, Term, Timeline,
+};
+
+/// A value with the revisions that decisions compare.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Keyed<T> {
+    /// The value.
+    pub value: T,
+    /// When the key came to be.
+    pub created: Revision,
+    /// When it was last written.
+    pub modified: Revision,
+    /// The lease that it hangs on.
+    pub lease: Option<LeaseId>,
+}
+
+/// Everything that the store says of this cluster, as of one revision.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterView {
+    /// The revision of this view.
+    pub revision: Revision,
+    /// `initialize`.
+    pub initialize: Option<Keyed<Initialize>>,
+    /// `config`.
+    pub config: Option<Keyed<Policy>>,
+    /// `leader`.
+    pub leader: Option<Keyed<NodeName>>,
+    /// `term`.
+    pub term: Option<Keyed<TermRecord>>,
+    /// `beat`.
+    pub beat: Option<Keyed<Beat>>,
+    /// `claim`.
+    pub claim: Option<Keyed<Claim>>,
+    /// `sync`.
+    pub sync: Option<Keyed<SyncState>>,
+    /// `status`.
+    pub status: Option<Keyed<Status>>,
+    /// `failover`, when it asks for something.
+    pub failover: Option<Keyed<FailoverRequest>>,
+    /// `history`.
+    pub history: Option<Keyed<Vec<HistoryLine>>>,
+    /// `members/*`.
+    pub members: BTreeMap<NodeName, Keyed<MemberRecord>>,
+}
+
+/// The keys below a cluster's prefix.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Key {
+    /// `initialize`.
+    Initialize,
+    /// `config`.
+    Config,
+    /// `leader`.
+    Leader,
+    /// `term`.
+    Term,
+    /// `beat`.
+    Beat,
+    /// `claim`.
+    Claim,
+    /// `sync`.
+    Sync,
+    /// `status`.
+    Status,
+    /// `failover`.
+    Failover,
+    /// `history`.
+    History,
+    /// `members/<name>`.
+    Member(NodeName),
+}
+
+/// A value to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// For [`Key::Initialize`].
+    Initialize(Initialize),
+    /// For [`Key::Config`], as a new cluster gets it.
+    Config(Policy),
+    /// For [`Key::Leader`].
+    Leader(NodeName),
+    /// For [`Key::Term`].
+    Term(TermRecord),
+    /// For [`Key::Beat`].
+    Beat(Beat),
+    /// For [`Key::Claim`].
+    Claim(Claim),
+    /// For [`Key::Sync`].
+    Sync(SyncState),
+    /// For [`Key::Status`].
+    Status(Status),
+    /// For [`Key::Failover`]; `None` is the empty object that means "nothing asked".
+    Failover(Option<FailoverRequest>),
+    /// For [`Key::History`].
+    History(Vec<HistoryLine>),
+    /// For [`Key::Member`].
+    Member(MemberRecord),
+}
+
+/// `initialize`: empty while somebody makes the first data directory, then its system identifier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Initialize {
+    /// Somebody runs initdb; the key hangs on that agent's lease.
+    Bootstrapping,
+    /// The cluster's identity.
+    Done(SystemId),
+}
+
+/// `term`: who reigns, and how that came about. The term's number is not in it: see
+/// [`ClusterView::current_term`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TermRecord {
+    /// The leader.
+    pub leader: NodeName,
+    /// How it became leader.
+    pub by: Accession,
+}
+
+/// How a term began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accession {
+    /// The first leader of a new cluster.
+    Founding,
+    /// Planned: the former leader handed over.
+    HandOver,
+    /// Enough voters pledged.
+    Pledges,
+    /// Asynchronous: the beat had been silent for longer than the ttl, or the leader had released.
+    Silence,
+    /// The former leader again, with everything it had.
+    Return,
+    /// An operator named the candidate and accepted loss.
+    Operator,
+}
+
+/// `beat`: the leader's sign of life, one each ttl/5.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Beat {
+    /// Which life of the leader's agent wrote it.
+    pub incarnation: Incarnation,
+    /// Counts up within an incarnation.
+    pub seq: u64,
+    /// How long silence must last before the term can be deposed.
+    pub ttl: Duration,
+    /// The leader's flushed position.
+    pub lsn: Lsn,
+    /// The leader's timeline, once it is primary under this term.
+    pub timeline: Option<Timeline>,
+    /// Where this term's WAL begins, once the leader is primary under it: a node whose WAL ends
+    /// before it holds only an earlier term's.
+    pub start: Option<Lsn>,
+    /// Clients may be let in: PostgreSQL is primary, and in synchronous modes the voters have
+    /// everything that recovery found.
+    pub serving: bool,
+    /// The reign is over.
+    pub ended: Option<ReignEnd>,
+}
+
+/// How a reign ended by the leader's own hand.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReignEnd {
+    /// PostgreSQL is dead and killed there; anyone fit may follow at once.
+    Died,
+    /// An orderly stop; the same node comes first when it returns soon.
+    Stopped {
+        /// The end of its WAL.
+        lsn: Lsn,
+    },
+    /// PostgreSQL is stopped and `to` has everything up to `lsn`.
+    HandedOver {
+        /// The only one who may follow without pledges.
+        to: NodeName,
+        /// The end of the old leader's WAL.
+        lsn: Lsn,
+    },
+}
+
+/// `claim`: somebody wants to take over; its modification revision is the ballot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claim {
+    /// Who asks for pledges.
+    pub candidate: NodeName,
+    /// Which life of its agent.
+    pub incarnation: Incarnation,
+    /// Withdrawn claims stay as a tombstone: a ballot that can never succeed.
+    pub withdrawn: bool,
+}
+
+/// `sync` (contract 1.3): whose acknowledgement a commit may have waited for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SyncState {
+    /// The leader that wrote it.
+    pub leader: Option<NodeName>,
+    /// A candidate needs the pledges of this many voters and one more.
+    pub quorum: u32,
+    /// The voters, sorted, with the data-directory instance that was admitted.
+    pub voters: BTreeMap<NodeName, Option<Instance>>,
+}
+
+/// `status` (contract 1.3).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The leader's last WAL position.
+    pub optime: Lsn,
+}
+
+/// `failover` (contract 1.3). With a leader it asks for a switchover, without for a failover.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FailoverRequest {
+    /// The leader to be relieved.
+    pub leader: Option<NodeName>,
+    /// The candidate; anyone fit when absent.
+    pub member: Option<NodeName>,
+}
+
+/// One line of `history` (contract 1.3): a timeline that ended, and where.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// The timeline that ended.
+    pub timeline: Timeline,
+    /// Where the next one branched off.
+    pub end: Lsn,
+    /// Words from PostgreSQL's history file.
+    pub reason: String,
+    /// Unix seconds; 0 when unknown.
+    pub at: i64,
+    /// Who was promoted.
+    pub leader: Option<NodeName>,
+}
+
+/// `members/<name>` (contract 1.3): what a node says of itself. The addresses are the shell's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberRecord {
+    /// `state`.
+    pub state: MemberState,
+    /// `role`.
+    pub role: MemberRole,
+    /// `xlog_location`: flushed (primary), or on disk (replica).
+    pub lsn: Option<Lsn>,
+    /// `replay_lsn` of a replica.
+    pub replayed: Option<Lsn>,
+    /// `timeline`.
+    pub timeline: Option<Timeline>,
+    /// `replication_state = "streaming"`.
+    pub streaming: bool,
+    /// May never lead.
+    pub nofailover: bool,
+    /// `pause`: this agent has seen that management is paused.
+    pub paused: bool,
+}
+
+/// `state` of a member (contract 2.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberState {
+    /// "initializing new cluster".
+    Initializing,
+    /// "creating replica".
+    CreatingReplica,
+    /// "starting".
+    Starting,
+    /// "running".
+    Running,
+    /// "stopping".
+    Stopping,
+    /// "stopped".
+    Stopped,
+    /// "crashed".
+    Crashed,
+    /// Any other word.
+    Other,
+}
+
+/// `role` of a member (contract 1.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberRole {
+    /// No data yet.
+    Uninitialized,
+    /// In recovery.
+    Replica,
+    /// Not in recovery.
+    Primary,
+    /// Was primary and gave it up.
+    Demoted,
+}
+
+/// One transaction: all of `compare` hold, or nothing happens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Txn {
+    /// What it is for, in one word of a closed vocabulary.
+    pub purpose: Purpose,
+    /// All must hold.
+    pub compare: Vec<Compare>,
+    /// Done together, at one revision. No key twice.
+    pub then: Vec<Op>,
+}
+
+/// A condition of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Compare {
+    /// The key was last written at this revision; 0: it is absent.
+    Modified(Key, Revision),
+    /// The key hangs on this lease.
+    Lease(Key, LeaseId),
+}
+
+/// An effect of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Write a value, on a lease or on none.
+    Put(Key, Value, Option<LeaseId>),
+    /// Remove a key.
+    Delete(Key),
+}
+
+/// What a transaction is for: for logs, metrics and the explanation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Reserve the right to make the first data directory.
+    ReserveBootstrap,
+    /// Give that right back.
+    AbandonBootstrap,
+    /// Write the new cluster's keys and its first leader.
+    Found,
+    /// Take the leader key under a new term.
+    TakeOver,
+    /// Say that the leader lives.
+    Beat,
+    /// Let go of the leader key.
+    Release,
+    /// Open a ballot.
+    Claim,
+    /// Close one's own ballot, or one that nobody follows up.
+    WithdrawClaim,
+    /// Change `sync`.
+    PublishSync,
+    /// Change `history`.
+    PublishHistory,
+    /// Say what this node is.
+    PublishMember,
+    /// Answer an operator's request by emptying it.
+    ClearFailover,
+    /// Hang the leader key on a new lease under a new term.
+    Reattach,
+}
+
+impl ClusterView {
+    /// The current term: the greater of `term`'s modification and `leader`'s create revision.
+    /// `None` before the first leader.
+    #[must_use]
+    pub fn current_term(&self) -> Option<Term> {
+        let written = self.term.as_ref().map(|t| t.modified);
+        let created = self.leader.as_ref().map(|l| l.created);
+        written.max(created).map(|r| Term(r.0))
+    }
+
+    /// The beat, when it belongs to the current term.
+    #[must_use]
+    pub fn current_beat(&self) -> Option<&Keyed<Beat>> {
+        let term = self.current_term()?;
+        self.beat.as_ref().filter(|b| b.modified.0 >= term.0)
+    }
+
+    /// How the last reign ended, when nobody reigns and its leader said so.
+    #[must_use]
+    pub fn reign_end(&self) -> Option<&ReignEnd> {
+        if self.leader.is_some() {
+            return None;
+        }
+        self.beat.as_ref().and_then(|b| b.value.ended.as_ref())
+    }
+
+    /// The modification revision of a key, 0 when it is absent: what a compare wants.
+    #[must_use]
+    pub fn modified(&self, key: &Key) -> Revision {
+        let revision = match key {
+            Key::Initialize => self.initialize.as_ref().map(|k| k.modified),
+            Key::Config => self.config.as_ref().map(|k| k.modified),
+            Key::Leader => self.leader.as_ref().map(|k| k.modified),
+            Key::Term => self.term.as_ref().map(|k| k.modified),
+            Key::Beat => self.beat.as_ref().map(|k| k.modified),
+            Key::Claim => self.claim.as_ref().map(|k| k.modified),
+            Key::Sync => self.sync.as_ref().map(|k| k.modified),
+            Key::Status => self.status.as_ref().map(|k| k.modified),
+            Key::Failover => self.failover.as_ref().map(|k| k.modified),
+            Key::History => self.history.as_ref().map(|k| k.modified),
+            Key::Member(name) => self.members.get(name).map(|k| k.modified),
+        };
+        revision.unwrap_or_default()
+    }
+}
+
+impl SyncState {
+    /// Whether somebody is named, so that an acknowledged commit is on more than the leader.
+    #[must_use]
+    pub fn names_voters(&self) -> bool {
+        !self.voters.is_empty()
+    }
+}

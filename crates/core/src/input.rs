@@ -1,0 +1,183 @@
+//! Everything that can happen to a node, and everything that it can want done.
+//! The two closed vocabularies between the core and whoever carries it (agent or simulator).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{ClusterView, Purpose, Txn};
+use crate::peer::{PeerLost, PeerMessage};
+use crate::postgres::{PgFacts, PgOp, PgOpResult};
+use crate::reason::Decision;
+use crate::{Duration, LeaseId, NodeName, Revision, Term, Time};
+
+/// Numbers a request to the store; unique within one life of a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Numbers an operation on PostgreSQL; unique within one life of a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpId(pub u64);
+
+/// Something happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A deadline is due, or nothing else happened for a while.
+    Tick,
+    /// The watch (or a read) shows the cluster as of a revision. Older than known: ignored.
+    View(Arc<ClusterView>),
+    /// The answer to [`Action::Store`].
+    Store {
+        /// Whose answer.
+        id: RequestId,
+        /// What came of it.
+        outcome: StoreOutcome,
+    },
+    /// An observation of the local PostgreSQL, periodic and after each operation.
+    Postgres(PgFacts),
+    /// The postmaster's process ended (its pidfd fired). The guard kills the rest of the tree.
+    PostgresExited,
+    /// Nothing of PostgreSQL is left (the guard saw the last process go).
+    PostgresEmpty,
+    /// The answer to [`Action::Postgres`].
+    OpDone {
+        /// Whose answer.
+        id: OpId,
+        /// What came of it.
+        result: PgOpResult,
+    },
+    /// A peer says something.
+    Peer {
+        /// Who.
+        from: NodeName,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A stream to a peer ended.
+    PeerLost(PeerLost),
+    /// [`Action::Persist`] is on disk.
+    Persisted {
+        /// Whose answer.
+        seq: u64,
+    },
+    /// Stop PostgreSQL in order, hand over or release, then [`Action::Exit`].
+    Shutdown,
+    /// An operator wants this node's data replaced by a new copy of the leader.
+    Reinitialize,
+}
+
+/// What came of a request to the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreOutcome {
+    /// A lease was granted.
+    Granted(LeaseId),
+    /// The lease lives; it was renewed.
+    Alive,
+    /// The lease is gone.
+    LeaseGone,
+    /// The transaction was applied at this revision.
+    Applied(Revision),
+    /// A compare did not hold; nothing happened.
+    Refused,
+    /// It certainly did not happen: nobody could be asked.
+    NotSent,
+    /// It may have happened: no answer came.
+    Unknown,
+}
+
+/// Something is to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Ask the store. Requests may overlap; answers come as [`Input::Store`].
+    Store {
+        /// For the answer.
+        id: RequestId,
+        /// What to ask.
+        request: StoreRequest,
+    },
+    /// Do something to PostgreSQL. At most one at a time, except `Kill`, which cancels the other.
+    Postgres {
+        /// For the answer.
+        id: OpId,
+        /// What to do.
+        op: PgOp,
+        /// The term that it was planned under: refused when the guard has fired for it.
+        term: Option<Term>,
+    },
+    /// Set the guard's deadline: unless it is moved on, PostgreSQL is killed then. Never waits.
+    Arm {
+        /// Under which term PostgreSQL may be primary.
+        term: Term,
+        /// On this node's clock.
+        deadline: Time,
+    },
+    /// PostgreSQL is no primary (or management is paused): no deadline.
+    Disarm,
+    /// Tell a peer, if it can be reached now; never queued for later.
+    Send {
+        /// Whom.
+        to: NodeName,
+        /// What.
+        message: PeerMessage,
+    },
+    /// Write this to disk outside the data directory, then [`Input::Persisted`]. In order.
+    Persist {
+        /// For the answer.
+        seq: u64,
+        /// What.
+        record: Durable,
+    },
+    /// What this node decided, and why; only when it changed.
+    Decided(Decision),
+    /// The shutdown is complete.
+    Exit,
+}
+
+/// A request to the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreRequest {
+    /// A new lease.
+    GrantLease {
+        /// Its time to live.
+        ttl: Duration,
+    },
+    /// Renew it.
+    KeepAlive(LeaseId),
+    /// One transaction.
+    Txn(Txn),
+    /// A linearizable read of everything; comes back as [`Input::View`].
+    Read,
+}
+
+impl StoreRequest {
+    /// The purpose, when it is a transaction.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        match self {
+            Self::Txn(txn) => Some(txn.purpose),
+            Self::GrantLease { .. } | Self::KeepAlive(_) | Self::Read => None,
+        }
+    }
+}
+
+/// What a node must remember across its own death, beside PostgreSQL's data.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Durable {
+    /// The latest promise to a candidate.
+    pub promise: Option<Promise>,
+    /// The latest term whose beginning lies within this node's WAL.
+    pub wal_term: Option<Term>,
+    /// The greatest term that this node has seen: it never goes back behind it.
+    pub term_seen: Option<Term>,
+}
+
+/// A pledge given: this node follows nobody but the candidate until the ballot is decided.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Promise {
+    /// The claim's revision.
+    pub ballot: Revision,
+    /// To whom.
+    pub candidate: NodeName,
+    /// Against which term.
+    pub against: Option<Term>,
+}

@@ -1,0 +1,131 @@
+//! What agents tell each other over their own streams, beside the store.
+//! Leaves connections and encoding to the shell.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, Instance, Lsn, NodeName, Revision, Term, Timeline};
+
+/// One message between two agents.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerMessage {
+    /// Each 100 ms, and at once when something changes.
+    Beat(PeerBeat),
+    /// "Pledge ballot B to me": stop following the leader and say how far you got.
+    AskPledge {
+        /// The claim's revision.
+        ballot: Revision,
+    },
+    /// The answer.
+    Pledge {
+        /// The claim's revision.
+        ballot: Revision,
+        /// Yes with the position, or no with the reason.
+        answer: PledgeAnswer,
+    },
+}
+
+/// An agent's sign of life.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerBeat {
+    /// Which life of the agent.
+    pub incarnation: Incarnation,
+    /// The term under which this node is leader and believes it.
+    pub leads: Option<Term>,
+    /// Its PostgreSQL.
+    pub pg: PeerPg,
+    /// How far its WAL reaches; `None` while that isn't known.
+    pub position: Option<Position>,
+    /// The timeline of its PostgreSQL.
+    pub timeline: Option<Timeline>,
+    /// Its data directory's life.
+    pub instance: Option<Instance>,
+    /// It hears the leader (a beat or WAL within the last 300 ms).
+    pub hears_leader: bool,
+    /// It may lead (no `nofailover`, not paused, not stopping).
+    pub electable: bool,
+}
+
+/// The state of a peer's PostgreSQL, as it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerPg {
+    /// No usable data.
+    Absent,
+    /// Not running.
+    Down,
+    /// Running, not answering yet, or no longer.
+    Busy,
+    /// Not in recovery.
+    Primary,
+    /// In recovery.
+    Replica {
+        /// A WAL receiver streams.
+        streaming: bool,
+    },
+}
+
+/// How far a node's WAL reaches: the term whose WAL its end is, and the end. Ordered so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Position {
+    /// The latest term whose beginning lies within this WAL.
+    pub term: Term,
+    /// The end of what is on disk.
+    pub lsn: Lsn,
+}
+
+impl Ord for Position {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.term, self.lsn).cmp(&(other.term, other.lsn))
+    }
+}
+
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Yes or no to a ballot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PledgeAnswer {
+    /// Persisted; this node receives nothing any more.
+    Pledged {
+        /// Where its WAL ends.
+        position: Position,
+        /// Its data directory's life.
+        instance: Instance,
+    },
+    /// Not now.
+    Refused(PledgeRefusal),
+}
+
+/// Why a voter refuses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PledgeRefusal {
+    /// It hears the leader.
+    HearsLeader,
+    /// It knows a newer claim.
+    NewerClaim,
+    /// Management is paused.
+    Paused,
+    /// Its PostgreSQL can't say how far it got.
+    NoPosition,
+    /// It is stopping.
+    Stopping,
+    /// It leads, or is about to.
+    Leads,
+}
+
+/// How a stream to a peer ended: evidence, with the age that the core gives it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerLost {
+    /// The connection ended or was reset: the agent's process is gone.
+    Closed(NodeName),
+    /// Nobody listens there.
+    Refused(NodeName),
+}

@@ -1,0 +1,72 @@
+//! The cluster-wide settings of the `config` key that decisions read (contract 3.4).
+//! Leaves per-node settings to `NodeConfig`, and everything only PostgreSQL cares about to the shell.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Duration;
+
+/// Cluster-wide settings, with the defaults of a cluster made by pgherd.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Policy {
+    /// How long silence must last before a term can be deposed; also the lease's time to live.
+    pub ttl: Duration,
+    /// Asynchronous mode: a candidate further behind than this many bytes stays out.
+    pub maximum_lag_on_failover: u64,
+    /// Who must have a commit before it is acknowledged.
+    pub synchronous_mode: SynchronousMode,
+    /// Never acknowledge without a standby.
+    pub synchronous_mode_strict: bool,
+    /// How many standbys must have a commit.
+    pub synchronous_node_count: u32,
+    /// How long a crashed primary may take to start again in place.
+    pub primary_start_timeout: Duration,
+    /// Maintenance: nothing is promoted, demoted, started or stopped.
+    pub pause: bool,
+}
+
+/// `synchronous_mode` (contract 3.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SynchronousMode {
+    /// `off`: asynchronous.
+    Off,
+    /// `on`: the first so many nodes.
+    Priority,
+    /// `quorum`: any so many nodes.
+    Quorum,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::secs(5),
+            maximum_lag_on_failover: 1 << 20,
+            synchronous_mode: SynchronousMode::Quorum,
+            synchronous_mode_strict: false,
+            synchronous_node_count: 1,
+            primary_start_timeout: Duration::secs(300),
+            pause: false,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether commits wait for standbys.
+    #[must_use]
+    pub fn synchronous(&self) -> bool {
+        self.synchronous_mode != SynchronousMode::Off
+    }
+
+    /// Time between two beats, and between two renewals of the lease.
+    #[must_use]
+    pub fn beat_interval(&self) -> Duration {
+        Duration(self.ttl.0 / 5)
+    }
+
+    /// What the leader subtracts from the ttl: 1 % for the rates of clocks, 100 ms for the fence
+    /// (reliability.md 0: a whole tree is killed in 30 to 40 ms).
+    #[must_use]
+    pub fn margin(&self) -> Duration {
+        self.ttl.percent(1) + Duration::millis(100)
+    }
+}
