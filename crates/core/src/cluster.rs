@@ -124,6 +124,9 @@ pub struct TermRecord {
     pub leader: NodeName,
     /// How it became leader.
     pub by: Accession,
+    /// The term whose WAL it continues: a node that holds WAL of a later term than this (and an
+    /// earlier one than the record's own) has diverged, whatever its timeline's number says.
+    pub after: Option<Term>,
 }
 
 /// How a term began.

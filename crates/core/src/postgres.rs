@@ -115,6 +115,18 @@ pub struct PrimaryFacts {
     pub names: SyncNames,
     /// `pg_stat_replication`, one row per streaming client that is a node.
     pub senders: Vec<SenderFacts>,
+    /// Where its timeline comes from: the lines of its own history file
+    /// (`pg_wal/0000000N.history`), oldest first; empty on timeline 1.
+    pub history: Vec<TimelineEnd>,
+}
+
+/// One line of a timeline history file: that timeline ended here, and the next one began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TimelineEnd {
+    /// The timeline that was left.
+    pub timeline: Timeline,
+    /// The switch point.
+    pub end: Lsn,
 }
 
 /// One row of `pg_stat_replication`.
@@ -144,6 +156,26 @@ pub struct ReplicaFacts {
     /// All local WAL has been replayed (nothing is received and replay stands at its end), so that
     /// `received` is the end of what this node has. Only then may it vote (design, revocation 3).
     pub at_end: bool,
+}
+
+impl SyncNames {
+    /// A name that no node may have: a list of only it lets no commit be acknowledged, and keeps the
+    /// list from being empty while the real names aren't known (design, "The list").
+    pub const NOBODY: &'static str = "pgherd.nobody";
+
+    /// The list that no standby can satisfy.
+    ///
+    #[must_use]
+    pub fn nobody() -> Self {
+        let names = NodeName::new(Self::NOBODY).into_iter().collect();
+        Self { count: 1, names }
+    }
+
+    /// Whether this is [`Self::nobody`].
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.names.len() == 1 && self.names[0].as_str() == Self::NOBODY
+    }
 }
 
 /// A value of `synchronous_standby_names`: `ANY k (…)` or `FIRST k (…)`, or nothing.
