@@ -1,1 +1,27 @@
-//! What others read: REST bodies and paths, store values, and a small client.
+//! What others read: REST bodies and paths, store keys and values, and a small client.
+//!
+//! The only crate that knows JSON for users. `keys`, `encode` and `cluster` speak the store's
+//! language (docs/protocol.md, and Patroni's contract where the keys are Patroni's); `rest` the
+//! agents' HTTP language; `client` asks. Deliberately absent: any decision, and the store's wire.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod cluster;
+pub mod config;
+mod decode;
+pub mod encode;
+pub mod json;
+pub mod keys;
+pub mod rest;
+mod secret;
+pub mod words;
+
+pub use client::{Client, ClientError, Response};
+pub use cluster::{Change, Cluster, MemberInfo, Record, Schedule};
+pub use encode::{Encoder, MemberSelf};
+pub use keys::Keys;
+pub use secret::Secret;
+
+/// What member keys and status bodies give as `version`: dotted integers that tell a Patroni in the
+/// same cluster which of its behaviours to expect from us (contract 1.3; it must be >= 4.0.0).
+pub const COMPATIBLE_VERSION: &str = "4.1.5";

@@ -1,0 +1,213 @@
+//! A small HTTP/1.1 client: one request, one connection, one deadline for all of it.
+//! Deliberately absent: TLS, redirects, keeping connections.
+
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::Secret;
+
+/// No answer of an agent is longer: `/metrics` of a large cluster is a few hundred kilobytes.
+const BODY_LIMIT: usize = 4 << 20;
+
+/// Asks agents.
+#[derive(Clone, Debug)]
+pub struct Client {
+    auth: Option<(String, Secret)>,
+    timeout: Duration,
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address isn't `http://host:port/...`.
+    #[error("'{0}' is not an address like http://host:8008/path")]
+    Address(String),
+    /// Nothing listens there, or it can't be reached.
+    #[error("no connection to {address}")]
+    Connect {
+        /// Whom.
+        address: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The connection broke before the answer was complete.
+    #[error("{address} did not answer in full")]
+    Broken {
+        /// Whom.
+        address: String,
+        /// What happened.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("{address} did not answer within {} ms", .after.as_millis())]
+    TimedOut {
+        /// Whom.
+        address: String,
+        /// How long it could take.
+        after: Duration,
+    },
+    /// The answer is not what the path promises.
+    #[error("{address} answered something else than expected")]
+    Decode {
+        /// Whom.
+        address: String,
+        /// The difference.
+        source: serde_json::Error,
+    },
+    /// The answer says no.
+    #[error("{address} answered {status}: {text}")]
+    Status {
+        /// Whom.
+        address: String,
+        /// How.
+        status: StatusCode,
+        /// Its words.
+        text: String,
+    },
+}
+
+impl Client {
+    /// A client without credentials.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { auth: None, timeout }
+    }
+
+    /// The same with HTTP Basic credentials.
+    #[must_use]
+    pub fn with_auth(mut self, username: impl Into<String>, password: Secret) -> Self {
+        self.auth = Some((username.into(), password));
+        self
+    }
+
+    /// The same with another deadline.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// One request, with a JSON body or none. Any status is an answer.
+    ///
+    /// # Errors
+    /// [`ClientError`] when there is no complete answer in time.
+    pub async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Response, ClientError> {
+        let (address, path) = split(url)?;
+        let text = body.map(ToString::to_string).unwrap_or_default();
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, address)
+            .header(header::CONNECTION, "close")
+            .header(header::USER_AGENT, concat!("pgherd/", env!("CARGO_PKG_VERSION")));
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some((username, password)) = &self.auth {
+            let plain = format!("{username}:{}", password.reveal());
+            let basic = base64::engine::general_purpose::STANDARD.encode(plain);
+            request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
+        }
+        let request = request
+            .body(Full::new(Bytes::from(text)))
+            .map_err(|_| ClientError::Address(url.to_owned()))?;
+        tokio::time::timeout(self.timeout, exchange(address, request)).await.unwrap_or_else(|_| {
+            Err(ClientError::TimedOut { address: address.to_owned(), after: self.timeout })
+        })
+    }
+
+    /// Gets a JSON body.
+    ///
+    /// # Errors
+    /// [`ClientError`]; an answer of 400 and above is one too.
+    pub async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, ClientError> {
+        let (address, _) = split(url)?;
+        let response = self.request(Method::GET, url, None).await?;
+        if response.status.as_u16() >= 400 {
+            return Err(ClientError::Status {
+                address: address.to_owned(),
+                status: response.status,
+                text: response.text(),
+            });
+        }
+        serde_json::from_slice(&response.body)
+            .map_err(|source| ClientError::Decode { address: address.to_owned(), source })
+    }
+}
+
+impl Response {
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// The origin of an `api_url`: `http://host:port/patroni` -> `http://host:port`.
+#[must_use]
+pub fn origin(url: &str) -> Option<String> {
+    split(url).ok().map(|(address, _)| format!("http://{address}"))
+}
+
+/// `host:port` and path of a URL.
+fn split(url: &str) -> Result<(&str, &str), ClientError> {
+    let wrong = || ClientError::Address(url.to_owned());
+    let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
+    let at = rest.find('/').unwrap_or(rest.len());
+    let (address, path) = rest.split_at(at);
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none() {
+        return Err(wrong());
+    }
+    Ok((address, if path.is_empty() { "/" } else { path }))
+}
+
+async fn exchange(
+    address: &str,
+    request: http::Request<Full<Bytes>>,
+) -> Result<Response, ClientError> {
+    let connect = |source| ClientError::Connect { address: address.to_owned(), source };
+    let stream = TcpStream::connect(address).await.map_err(connect)?;
+    stream.set_nodelay(true).map_err(connect)?;
+    let broken = |source: Box<dyn std::error::Error + Send + Sync>| ClientError::Broken {
+        address: address.to_owned(),
+        source,
+    };
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| broken(error.into()))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(broken)?;
+        Ok(Response { status: parts.status, body: body.to_bytes() })
+    };
+    let mut answer = std::pin::pin!(answer);
+    let mut connection = std::pin::pin!(connection);
+    // The connection is driven here, not in a task of its own; when it ends first (the server
+    // closes at once), what it read is still in the answer's hands.
+    tokio::select! {
+        answer = &mut answer => return answer,
+        _ = &mut connection => {}
+    }
+    answer.await
+}

@@ -1,0 +1,222 @@
+//! The `config` key: Patroni's names for the cluster-wide settings (contract 3.4).
+//! Reads leniently, with the defaults that Patroni gives a cluster that it made.
+
+use pgherd_core::{Duration, Policy, SynchronousMode};
+use serde_json::{Map, Value, json};
+
+/// The settings of a cluster that says nothing: Patroni's defaults, not ours.
+#[must_use]
+pub fn patroni_defaults() -> Policy {
+    Policy {
+        ttl: Duration::secs(30),
+        maximum_lag_on_failover: 1 << 20,
+        synchronous_mode: SynchronousMode::Off,
+        synchronous_mode_strict: false,
+        synchronous_node_count: 1,
+        primary_start_timeout: Duration::secs(300),
+        pause: false,
+    }
+}
+
+/// A new cluster's `config`. `loop_wait` and `retry_timeout` are for Patroni's agents and tools:
+/// the greatest that keep its rule `loop_wait + 2 * retry_timeout <= ttl`.
+#[must_use]
+pub fn to_json(policy: &Policy) -> Map<String, Value> {
+    let ttl_secs = policy.ttl.0 / 1_000_000;
+    let loop_wait = (ttl_secs / 5).max(1);
+    let retry_timeout = (ttl_secs.saturating_sub(loop_wait) / 2).max(1);
+    let mut config = Map::new();
+    let mut put = |name: &str, value| config.insert(name.to_owned(), value);
+    put("ttl", seconds(policy.ttl));
+    put("loop_wait", json!(loop_wait));
+    put("retry_timeout", json!(retry_timeout));
+    put("maximum_lag_on_failover", json!(policy.maximum_lag_on_failover));
+    put(
+        "synchronous_mode",
+        match policy.synchronous_mode {
+            SynchronousMode::Off => json!(false),
+            SynchronousMode::Priority => json!(true),
+            SynchronousMode::Quorum => json!("quorum"),
+        },
+    );
+    put("synchronous_mode_strict", json!(policy.synchronous_mode_strict));
+    put("synchronous_node_count", json!(policy.synchronous_node_count));
+    put("primary_start_timeout", seconds(policy.primary_start_timeout));
+    if policy.pause {
+        put("pause", json!(true));
+    }
+    config
+}
+
+/// The settings that a `config` value asks for. What can't be read has Patroni's default.
+#[must_use]
+pub fn from_json(config: &Map<String, Value>) -> Policy {
+    let defaults = patroni_defaults();
+    let span = |name: &str, default| config.get(name).and_then(duration).unwrap_or(default);
+    let flag = |name: &str| config.get(name).and_then(boolean).unwrap_or(false);
+    let start_timeout = config.get("primary_start_timeout").and_then(duration);
+    let legacy_timeout = || config.get("master_start_timeout").and_then(duration);
+    Policy {
+        ttl: span("ttl", defaults.ttl).max(Duration::secs(1)),
+        maximum_lag_on_failover: config
+            .get("maximum_lag_on_failover")
+            .and_then(bytes)
+            .unwrap_or(defaults.maximum_lag_on_failover),
+        synchronous_mode: config.get("synchronous_mode").map_or(SynchronousMode::Off, mode),
+        synchronous_mode_strict: flag("synchronous_mode_strict"),
+        synchronous_node_count: config
+            .get("synchronous_node_count")
+            .and_then(integer)
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(defaults.synchronous_node_count)
+            .max(1),
+        primary_start_timeout: start_timeout
+            .or_else(legacy_timeout)
+            .unwrap_or(defaults.primary_start_timeout),
+        pause: flag("pause"),
+    }
+}
+
+/// Merges a change as `PATCH /config` means it: objects recursively, `null` removes, everything
+/// else replaces. True when something changed.
+pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> bool {
+    let mut changed = false;
+    for (name, value) in patch {
+        changed |= match (value, target.get_mut(name)) {
+            (Value::Null, _) => target.shift_remove(name).is_some(),
+            (Value::Object(inner), Some(Value::Object(old))) => merge(old, inner),
+            (_, Some(old)) if same(old, value) => false,
+            (_, Some(old)) => {
+                *old = value.clone();
+                true
+            }
+            (_, None) => {
+                target.insert(name.clone(), without_nulls(value));
+                true
+            }
+        };
+    }
+    changed
+}
+
+/// Patroni compares scalars as texts: `on` as a text and as a value are the same setting.
+fn same(old: &Value, new: &Value) -> bool {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    old == new || (text(old).is_some() && text(old) == text(new))
+}
+
+fn without_nulls(value: &Value) -> Value {
+    let Value::Object(map) = value else { return value.clone() };
+    let kept = map.iter().filter(|(_, value)| !value.is_null());
+    Value::Object(kept.map(|(name, value)| (name.clone(), without_nulls(value))).collect())
+}
+
+/// Whole seconds as an integer, others as a decimal number.
+fn seconds(span: Duration) -> Value {
+    if span.0.is_multiple_of(1_000_000) {
+        json!(span.0 / 1_000_000)
+    } else {
+        json!(std::time::Duration::from_micros(span.0).as_secs_f64())
+    }
+}
+
+fn mode(value: &Value) -> SynchronousMode {
+    if value.as_str().is_some_and(|word| word.eq_ignore_ascii_case("quorum")) {
+        return SynchronousMode::Quorum;
+    }
+    match boolean(value) {
+        Some(true) => SynchronousMode::Priority,
+        Some(false) | None => SynchronousMode::Off,
+    }
+}
+
+/// A boolean in any of the ways that Patroni takes one.
+#[must_use]
+pub fn boolean(value: &Value) -> Option<bool> {
+    let word = match value {
+        Value::Bool(flag) => return Some(*flag),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_ascii_lowercase(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    match word.as_str() {
+        "on" | "true" | "yes" | "1" => Some(true),
+        "off" | "false" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// An integer in any of the ways that Patroni takes one, without a unit.
+fn integer(value: &Value) -> Option<u64> {
+    let text = match value {
+        Value::Number(number) => return number.as_u64(),
+        Value::String(text) => text.trim(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A number with PostgreSQL's unit for sizes; bytes without one.
+#[must_use]
+pub fn bytes(value: &Value) -> Option<u64> {
+    let (number, unit) = split_unit(value)?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        "TB" => 1_u64 << 40,
+        _ => return None,
+    };
+    scaled(number, factor)
+}
+
+/// A number with PostgreSQL's unit for times; seconds without one.
+fn duration(value: &Value) -> Option<Duration> {
+    let (number, unit) = split_unit(value)?;
+    let factor = match unit {
+        "us" => 1,
+        "ms" => 1_000,
+        "" | "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    scaled(number, factor).map(Duration)
+}
+
+fn split_unit(value: &Value) -> Option<(f64, &str)> {
+    match value {
+        Value::Number(number) => Some((number.as_f64()?, "")),
+        Value::String(text) if text.trim().to_ascii_lowercase().starts_with("0x") =>
+        {
+            #[expect(clippy::cast_precision_loss, reason = "sizes that anybody writes are exact")]
+            integer(value).map(|number| (number as f64, ""))
+        }
+        Value::String(text) => {
+            let text = text.trim();
+            let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+'));
+            let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+            Some((number.parse().ok()?, unit.trim()))
+        }
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn scaled(number: f64, factor: u64) -> Option<u64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounded below; a float beyond u64 saturates"
+    )]
+    (number.is_finite() && number >= 0.0).then(|| (number * factor as f64).round() as u64)
+}

@@ -1,0 +1,185 @@
+//! The core's values as bytes for the store: what Patroni would write, byte for byte, where the key
+//! is Patroni's (contract 1.3), and serde's compact JSON where it is ours.
+
+use std::collections::BTreeMap;
+
+use pgherd_core::cluster::{
+    FailoverRequest, HistoryLine, Initialize, MemberRecord, MemberRole, Status, SyncState, Value,
+};
+use pgherd_core::{Instance, Lsn, NodeName, Timeline};
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::{COMPATIBLE_VERSION, config, words};
+
+/// What a node publishes of itself beside the core's [`MemberRecord`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemberSelf {
+    /// Where clients reach its PostgreSQL: `postgres://host:port/postgres`.
+    pub conn_url: String,
+    /// Where others reach its REST API: `http://host:port/patroni`.
+    pub api_url: String,
+    /// Its tags, in the order in which they were written.
+    pub tags: Map<String, serde_json::Value>,
+}
+
+/// Turns values into bytes for one node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Encoder {
+    /// For the node's own member key.
+    pub member: MemberSelf,
+    /// What a new cluster's `config` says beside the core's settings (`postgresql.parameters`, ...).
+    pub founding_config: Map<String, serde_json::Value>,
+}
+
+impl Encoder {
+    /// A value as the store gets it.
+    ///
+    /// # Errors
+    /// Never for values that the core makes: their maps have text keys.
+    pub fn encode(&self, value: &Value) -> Result<Vec<u8>, serde_json::Error> {
+        match value {
+            Value::Initialize(Initialize::Bootstrapping) => Ok(Vec::new()),
+            Value::Initialize(Initialize::Done(id)) => Ok(id.to_string().into_bytes()),
+            Value::Config(policy) => {
+                let mut json = config::to_json(policy);
+                for (name, value) in &self.founding_config {
+                    json.entry(name.clone()).or_insert_with(|| value.clone());
+                }
+                serde_json::to_vec(&json)
+            }
+            Value::Leader(name) => Ok(name.as_str().as_bytes().to_vec()),
+            Value::Term(term) => serde_json::to_vec(term),
+            Value::Beat(beat) => serde_json::to_vec(beat),
+            Value::Claim(claim) => serde_json::to_vec(claim),
+            Value::Sync(sync) => serde_json::to_vec(&SyncJson::new(sync)),
+            Value::Status(Status { optime }) => serde_json::to_vec(&StatusJson { optime: *optime }),
+            Value::Failover(None) => Ok(b"{}".to_vec()),
+            Value::Failover(Some(request)) => failover(request, None),
+            Value::History(lines) => history(lines),
+            Value::Member(record) => self.member(record),
+        }
+    }
+
+    fn member(&self, record: &MemberRecord) -> Result<Vec<u8>, serde_json::Error> {
+        let replica = record.role != MemberRole::Primary;
+        serde_json::to_vec(&MemberJson {
+            conn_url: &self.member.conn_url,
+            api_url: &self.member.api_url,
+            state: words::state(record.state),
+            role: words::role(record.role),
+            version: COMPATIBLE_VERSION,
+            tags: (!self.member.tags.is_empty()).then_some(&self.member.tags),
+            xlog_location: record.lsn,
+            replay_lsn: record.replayed.filter(|_| replica),
+            receive_lsn: record.lsn.filter(|_| replica),
+            replication_state: record.streaming.then_some("streaming"),
+            timeline: record.timeline,
+            pause: record.paused.then_some(true),
+        })
+    }
+}
+
+/// `failover`, with the moment when it is due (contract 1.3), if it isn't at once.
+///
+/// # Errors
+/// Never: all parts are texts.
+pub fn failover(
+    request: &FailoverRequest,
+    scheduled_at: Option<&str>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let FailoverRequest { leader, member } = request;
+    serde_json::to_vec(&FailoverJson {
+        leader: leader.as_ref(),
+        member: member.as_ref(),
+        scheduled_at,
+    })
+}
+
+fn history(lines: &[HistoryLine]) -> Result<Vec<u8>, serde_json::Error> {
+    let line = |line: &HistoryLine| {
+        let mut parts = vec![
+            serde_json::to_value(line.timeline)?,
+            serde_json::to_value(line.end)?,
+            serde_json::to_value(&line.reason)?,
+        ];
+        // Fields by position: a leader without a time would be taken for the time.
+        if line.at != 0 || line.leader.is_some() {
+            parts.push(serde_json::to_value(iso8601(line.at))?);
+        }
+        if let Some(leader) = &line.leader {
+            parts.push(serde_json::to_value(leader)?);
+        }
+        Ok(serde_json::Value::Array(parts))
+    };
+    let lines: Result<Vec<_>, serde_json::Error> = lines.iter().map(line).collect();
+    serde_json::to_vec(&lines?)
+}
+
+/// Unix seconds as Patroni writes moments: `2026-11-22T18:06:13+00:00`.
+#[must_use]
+pub fn iso8601(unix_seconds: i64) -> String {
+    let moment = jiff::Timestamp::from_second(unix_seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    moment.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()
+}
+
+#[derive(Serialize)]
+struct MemberJson<'a> {
+    conn_url: &'a str,
+    api_url: &'a str,
+    state: &'a str,
+    role: &'a str,
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<&'a Map<String, serde_json::Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xlog_location: Option<Lsn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_lsn: Option<Lsn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receive_lsn: Option<Lsn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replication_state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<Timeline>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct StatusJson {
+    optime: Lsn,
+}
+
+#[derive(Serialize)]
+struct FailoverJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<&'a NodeName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a NodeName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_at: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SyncJson<'a> {
+    leader: Option<&'a NodeName>,
+    quorum: u32,
+    sync_standby: Option<String>,
+    /// Ours: the data-directory lives under which the voters were admitted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    instances: BTreeMap<&'a NodeName, Instance>,
+}
+
+impl<'a> SyncJson<'a> {
+    fn new(sync: &'a SyncState) -> Self {
+        let names: Vec<&str> = sync.voters.keys().map(NodeName::as_str).collect();
+        let known = sync.voters.iter();
+        Self {
+            leader: sync.leader.as_ref(),
+            quorum: sync.quorum,
+            sync_standby: (!names.is_empty()).then(|| names.join(",")),
+            instances: known.filter_map(|(name, life)| Some((name, (*life)?))).collect(),
+        }
+    }
+}
