@@ -1,0 +1,103 @@
+//! What one node is told: names, addresses, places, secrets. Plain values that the caller fills.
+//! Leaves files, environment and their checks to the caller, and cluster-wide settings to the store.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pgherd_api::Secret;
+use pgherd_core::{NodeName, Policy};
+use serde_json::{Map, Value};
+
+/// One node's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node's name.
+    pub name: NodeName,
+    /// The cluster's name.
+    pub scope: String,
+    /// What the cluster's keys lie below; `service` in Patroni's default.
+    pub namespace: String,
+    /// The store.
+    pub store: StoreSettings,
+    /// Where the REST API listens.
+    pub rest_listen: SocketAddr,
+    /// Where others reach it: `host:port`.
+    pub rest_connect: String,
+    /// `listen_addresses`: names or addresses, comma separated; `*` for all.
+    pub pg_listen: String,
+    /// PostgreSQL's port.
+    pub pg_port: u16,
+    /// Where others reach PostgreSQL: host and port.
+    pub pg_connect: (String, u16),
+    /// PostgreSQL's data directory.
+    pub data_dir: PathBuf,
+    /// The node's own directory: sockets, durable promises, locks. Outlives PostgreSQL's data; never
+    /// a tmpfs, for a promise must survive a reboot.
+    pub run_dir: PathBuf,
+    /// Where PostgreSQL's programs are; searched when absent.
+    pub bin_dir: Option<PathBuf>,
+    /// PostgreSQL's superuser.
+    pub superuser: Login,
+    /// Who streams WAL.
+    pub replication: Login,
+    /// Who runs pg_rewind.
+    pub rewind: Login,
+    /// Who may make unsafe calls of the REST API. Without it only when it listens on loopback.
+    pub api_auth: Option<Login>,
+    /// What agents of this cluster prove to each other.
+    pub peer_secret: Option<Secret>,
+    /// PostgreSQL's parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Networks whose clients may log in with a password (CIDR).
+    pub hba_networks: Vec<String>,
+    /// Further `pg_hba.conf` lines, before ours.
+    pub hba_lines: Vec<String>,
+    /// What a new cluster gets when this node founds it.
+    pub founding_policy: Policy,
+    /// More of a new cluster's `config`, as it stands (`postgresql.parameters`, ...).
+    pub founding_config: Map<String, Value>,
+    /// This node may make the first data directory.
+    pub may_found: bool,
+    /// May never lead.
+    pub nofailover: bool,
+    /// The other tags, in the order in which they were written.
+    pub tags: Map<String, Value>,
+}
+
+/// Where the store is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StoreSettings {
+    /// `http://host:port` or `unix:///path`, one per member.
+    pub endpoints: Vec<String>,
+    /// For a store with authentication.
+    pub login: Option<Login>,
+}
+
+/// A name and its password.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Login {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+}
+
+impl Settings {
+    /// The tags as published, with `nofailover` where it applies (contract 3.9).
+    #[must_use]
+    pub fn published_tags(&self) -> Map<String, Value> {
+        let mut tags = self.tags.clone();
+        if self.nofailover {
+            tags.insert("nofailover".to_owned(), Value::Bool(true));
+        } else {
+            tags.shift_remove("nofailover");
+        }
+        for switch in ["clonefrom", "noloadbalance", "nosync", "nostream"] {
+            if tags.get(switch).and_then(pgherd_api::config::boolean) == Some(false) {
+                tags.shift_remove(switch);
+            }
+        }
+        tags
+    }
+}
