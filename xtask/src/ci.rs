@@ -67,8 +67,8 @@ const STEPS: &[Step] = &[
         name: "tests",
         about: "unit and integration tests",
         run: Run::Tests {
-            nextest: &["--workspace", "-E", "not binary(/^e2e$/)"],
-            cargo: &["--workspace", "--lib", "--bins", "--test", "it"],
+            nextest: &["--workspace", "-E", "not (package(pgherd-cli) & kind(test))"],
+            cargo: &["--workspace", "--exclude", "pgherd-cli", "--lib", "--bins", "--test", "it"],
         },
     },
     Step {
@@ -88,10 +88,10 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "e2e",
-        about: "clusters of real PostgreSQL servers",
+        about: "the binary itself, with clusters of real PostgreSQL servers",
         run: Run::Tests {
-            nextest: &["-p", "pgherd-cli", "--test", "e2e"],
-            cargo: &["-p", "pgherd-cli", "--test", "e2e", "--", "--test-threads=1"],
+            nextest: &["-p", "pgherd-cli", "-E", "kind(test)"],
+            cargo: &["-p", "pgherd-cli", "--bins", "--test", "*", "--", "--test-threads=1"],
         },
     },
 ];
@@ -174,7 +174,7 @@ fn advisories(root: &Path, tools: &Tools) -> Counts {
     if !tools.advisory_database {
         return skip("no advisory database on this machine; `cargo deny fetch db` gets one");
     }
-    check(root, tools, &["deny", "--locked", "check", "--disable-fetch", "advisories"])
+    check(root, tools, &["deny", "--locked", "--offline", "check", "advisories"])
 }
 
 /// Says that something was not done, where nobody can overlook it.

@@ -46,6 +46,7 @@ const RULES: &[Rule] = &[
     files::lengths,
     files::scripts,
     files::scenarios,
+    files::lint_settings,
     words::banned,
     words::reasons,
     arrows::check,

@@ -100,6 +100,24 @@ pub(crate) fn scenarios(sources: &[Source]) -> Vec<Finding> {
         .collect()
 }
 
+/// A crate's own clippy.toml repeats the workspace's settings: clippy reads only one of them.
+pub(crate) fn lint_settings(sources: &[Source]) -> Vec<Finding> {
+    let Some(root) = sources.iter().find(|source| source.path == "clippy.toml") else {
+        return Vec::new();
+    };
+    let is_setting = |line: &&str| line.contains(" = ") && !line.starts_with([' ', '#', 'd']);
+    let mut findings = Vec::new();
+    for local in sources.iter().filter(|source| source.path.ends_with("/clippy.toml")) {
+        for setting in root.text.lines().filter(is_setting) {
+            if !local.text.lines().any(|line| line == setting) {
+                let remedy = format!("repeat the workspace's `{setting}`");
+                findings.push(local.finding(1, "lint-settings", remedy));
+            }
+        }
+    }
+    findings
+}
+
 fn first_line(source: &Source) -> &str {
     source.text.lines().next().unwrap_or_default()
 }
@@ -144,6 +162,16 @@ mod tests {
     fn scripts_can_be_run_and_are_strict() {
         let script = source("scripts/start", "#!/usr/bin/env bash\necho hello\n");
         assert_eq!(rules(&scripts(&[script])), [("executable", 1), ("strict-shell", 2)]);
+    }
+
+    #[test]
+    fn lint_settings_do_not_drift_apart() {
+        let root = source("clippy.toml", "# a = b\nlines = 70\ndisallowed-types = []\n");
+        let same = source("crates/a/clippy.toml", "lines = 70\n");
+        let other = source("crates/b/clippy.toml", "lines = 90\n");
+        let found = lint_settings(&[root, same, other]);
+        assert_eq!(rules(&found), [("lint-settings", 1)]);
+        assert_eq!(found[0].path, "crates/b/clippy.toml");
     }
 
     #[test]

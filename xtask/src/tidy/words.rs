@@ -5,12 +5,17 @@ use super::{Finding, Source};
 
 const THIS_FILE: &str = "xtask/src/tidy/words.rs";
 
+/// The crates whose code shares its threads with other tasks.
+const ASYNC_CRATES: &[&str] = &["agent", "api", "cli", "postgres", "router", "store"];
+
 /// Where a banned word is looked for.
 enum Where {
     /// In Rust files.
     Rust,
     /// In Rust files that are not tests.
     RustWithoutTests,
+    /// In Rust files of the crates that run on an async runtime, tests aside.
+    Async,
     /// In every file.
     Everywhere,
 }
@@ -38,7 +43,7 @@ const BANNED: &[Word] = &[
     ),
     word("#[allow(", Where::RustWithoutTests, "write #[expect(..., reason = \"...\")]"),
     word("#![allow(", Where::RustWithoutTests, "write #![expect(..., reason = \"...\")]"),
-    word("unbounded_channel", Where::Rust, "use a bounded channel and explain its bound"),
+    word("std::thread::sleep(", Where::Async, "it stops every task of the thread; await a timer"),
     word("slave", Where::Everywhere, "say replica (PostgreSQL) or member (the store)"),
     word("whitelist", Where::Everywhere, "say allow-list"),
     word("blacklist", Where::Everywhere, "say deny-list"),
@@ -51,7 +56,7 @@ pub(crate) fn banned(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.path != THIS_FILE) {
         for (index, line) in source.text.lines().enumerate() {
-            for banned in BANNED.iter().filter(|banned| banned.place.covers(source)) {
+            for banned in BANNED.iter().filter(|banned| banned.place.covers(source, index)) {
                 if contains_word(line, banned.word) {
                     let remedy = format!("`{}`: {}", banned.word, banned.instead);
                     findings.push(source.finding(index + 1, "word", remedy));
@@ -79,10 +84,15 @@ pub(crate) fn reasons(sources: &[Source]) -> Vec<Finding> {
 }
 
 impl Where {
-    fn covers(&self, source: &Source) -> bool {
+    fn covers(&self, source: &Source, line_index: usize) -> bool {
+        let shipped = || !source.is_test() && line_index < source.lines_without_tests();
         match self {
             Self::Rust => source.is_rust(),
-            Self::RustWithoutTests => source.is_rust() && !source.is_test(),
+            Self::RustWithoutTests => source.is_rust() && shipped(),
+            Self::Async => {
+                let runs_async = |name| source.path.starts_with(&format!("crates/{name}/"));
+                source.is_rust() && ASYNC_CRATES.iter().any(runs_async) && shipped()
+            }
             Self::Everywhere => !source.path.ends_with(".lock"),
         }
     }
