@@ -1,0 +1,264 @@
+//! The guard with real processes: one executable that is test runner, agent (`--agent DIR`) and
+//! guard (by `argv[0]`). The "postmaster" is a shell that makes the trees it is told to.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+use pgherd_guard::{
+    ARGV0, Cause, Guard, GuardError, GuardSpec, NEVER, Phase, boottime_micros, last_words,
+    living_in, sweep,
+};
+use rustix::process::{Pid, Signal};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    if args.next().is_some_and(|name| name == ARGV0) {
+        return pgherd_guard::main(std::env::args_os());
+    }
+    if args.next().is_some_and(|first| first == "--agent") {
+        let dir = PathBuf::from(args.next().unwrap());
+        let _guard = Guard::spawn(&spec(&dir, TREE, NEVER)).unwrap();
+        std::fs::write(dir.join("agent-ready"), "").unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let trials = vec![
+        trial("deadline_kills_the_whole_tree", deadline_kills_the_whole_tree),
+        trial("extended_deadline_does_not_fire", extended_deadline_does_not_fire),
+        trial("lowered_deadline_fires_at_once", lowered_deadline_fires_at_once),
+        trial("kill_request", kill_request),
+        trial("sigterm_kills", sigterm_kills),
+        trial("stopped_processes_die_too", stopped_processes_die_too),
+        trial("wide_and_deep_tree", wide_and_deep_tree),
+        trial("postmaster_exit_takes_orphans_along", postmaster_exit_takes_orphans_along),
+        trial("postmaster_that_cannot_start", postmaster_that_cannot_start),
+        trial("guard_killed_kills_postmaster", guard_killed_kills_postmaster),
+        trial("agent_killed_nothing_dies", agent_killed_nothing_dies),
+        trial("one_guard_per_directory", one_guard_per_directory),
+        trial("environment_is_only_what_was_given", environment_is_only_what_was_given),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(name: &str, test: fn(&Path)) -> Trial {
+    Trial::test(name, move || {
+        let dir = tempfile::tempdir().unwrap();
+        let _cleanup = Cleanup(dir.path().to_owned());
+        test(dir.path());
+        Ok(())
+    })
+}
+
+/// Whatever went wrong: nothing of a test outlives it.
+struct Cleanup(PathBuf);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if let Ok(Some(guard)) = Guard::adopt(&self.0) {
+            guard.kill();
+        }
+        let _ = sweep(&self.0, Duration::from_secs(5));
+    }
+}
+
+/// A postmaster, a child, and a grandchild that forked twice and left the session.
+const TREE: &str =
+    "sleep 1000 & (setsid sh -c 'setsid sleep 1000 & sleep 1000' &) ; exec sleep 1000";
+/// How many processes [`TREE`] makes.
+const TREE_SIZE: usize = 5;
+
+fn spec(dir: &Path, script: &str, deadline: u64) -> GuardSpec {
+    let script = format!("cd '{}'; {script}", dir.display());
+    GuardSpec {
+        exe: "/proc/self/exe".into(),
+        run_dir: dir.to_owned(),
+        argv: ["/bin/sh", "-c", &script].map(OsString::from).to_vec(),
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        log_file: dir.join("log"),
+        deadline,
+        term: 7,
+    }
+}
+
+fn start(dir: &Path, script: &str, size: usize, deadline: u64) -> Guard {
+    let guard = Guard::spawn(&spec(dir, script, deadline)).unwrap();
+    until("the tree is there", || living_in(dir).len() == size);
+    guard
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn ends_empty(dir: &Path, guard: &Guard, cause: Cause) {
+    until("empty", || guard.status().phase == Phase::Empty);
+    assert_eq!(guard.status().cause, cause);
+    assert_eq!(living_in(dir), Vec::<i32>::new());
+    until("the guard has ended", || !guard.is_alive());
+}
+
+fn deadline_kills_the_whole_tree(dir: &Path) {
+    let deadline = boottime_micros() + 300_000;
+    let guard = start(dir, TREE, TREE_SIZE, deadline);
+    assert!(boottime_micros() < deadline, "the machine is too slow for this test");
+    until("killed", || guard.status().phase >= Phase::Killed);
+    let late = boottime_micros() - deadline;
+    ends_empty(dir, &guard, Cause::Deadline);
+    assert!(late < 100_000, "killed {late} us after the deadline");
+    assert_eq!(guard.status().fired_term, Some(7));
+    assert_eq!(guard.status().wait_status, Some(9));
+    assert_eq!(last_words(dir).unwrap().fired_term, Some(7));
+    assert!(!guard.set_deadline(NEVER), "fired stays fired");
+}
+
+fn extended_deadline_does_not_fire(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, boottime_micros() + 400_000);
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(1200) {
+        assert!(guard.set_deadline(boottime_micros() + 400_000));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(guard.status().phase, Phase::Running);
+    assert_eq!(living_in(dir).len(), TREE_SIZE);
+    ends_empty(dir, &guard, Cause::Deadline);
+}
+
+fn lowered_deadline_fires_at_once(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    let begin = Instant::now();
+    guard.arm(9, boottime_micros());
+    ends_empty(dir, &guard, Cause::Deadline);
+    assert!(begin.elapsed() < Duration::from_millis(300), "{:?}", begin.elapsed());
+    assert_eq!(guard.status().fired_term, Some(9));
+}
+
+fn kill_request(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+    assert_eq!(guard.status().fired_term, None);
+}
+
+fn sigterm_kills(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    for harmless in [Signal::HUP, Signal::INT, Signal::USR1] {
+        rustix::process::kill_process(guard.pid(), harmless).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(guard.status().phase, Phase::Running);
+    rustix::process::kill_process(guard.pid(), Signal::TERM).unwrap();
+    ends_empty(dir, &guard, Cause::Signal);
+}
+
+fn stopped_processes_die_too(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    for pid in living_in(dir) {
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+    }
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+}
+
+/// 300 children, a chain of 20, and one that keeps forking while it is being killed.
+fn wide_and_deep_tree(dir: &Path) {
+    let script = "i=0; while [ $i -lt 300 ]; do sleep 1000 & i=$((i+1)); done; \
+        deep() { if [ $1 -gt 0 ]; then (deep $(($1-1))); else sleep 1000; fi; }; deep 20 & \
+        (while :; do sh -c 'sleep 0.01' & sleep 0.005; done) & exec sleep 1000";
+    let guard = Guard::spawn(&spec(dir, script, NEVER)).unwrap();
+    until("the tree is there", || living_in(dir).len() > 320);
+    let begin = Instant::now();
+    guard.kill();
+    until("killed", || guard.status().phase >= Phase::Killed);
+    let took = begin.elapsed();
+    ends_empty(dir, &guard, Cause::Request);
+    assert!(took < Duration::from_millis(500), "killed after {took:?}");
+}
+
+fn postmaster_exit_takes_orphans_along(dir: &Path) {
+    let script = "(setsid sh -c 'setsid sleep 1000 & sleep 1000' &); sleep 0.2; exit 3";
+    let guard = Guard::spawn(&spec(dir, script, NEVER)).unwrap();
+    ends_empty(dir, &guard, Cause::PostmasterExit);
+    assert_eq!(guard.status().wait_status, Some(3 << 8));
+    assert_eq!(last_words(dir).unwrap().wait_status, Some(3 << 8));
+}
+
+fn postmaster_that_cannot_start(dir: &Path) {
+    let mut wanted = spec(dir, "", NEVER);
+    wanted.argv[0] = "/nonexistent/postgres".into();
+    let error = Guard::spawn(&wanted).err().unwrap();
+    assert!(matches!(error, GuardError::Postmaster { .. }), "{error}");
+    assert!(error.to_string().contains("/nonexistent/postgres"), "{error}");
+}
+
+fn guard_killed_kills_postmaster(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    let postmaster = guard.postmaster_pid().unwrap().as_raw_nonzero().get();
+    rustix::process::kill_process(guard.pid(), Signal::KILL).unwrap();
+    until("the postmaster is gone", || !living_in(dir).contains(&postmaster));
+    until("the guard is gone", || !guard.is_alive());
+    assert_eq!(living_in(dir).len(), TREE_SIZE - 1, "the kernel kills the postmaster only");
+    assert_eq!(sweep(dir, Duration::from_secs(5)).unwrap(), TREE_SIZE - 1);
+    assert_eq!(living_in(dir), Vec::<i32>::new());
+}
+
+fn agent_killed_nothing_dies(dir: &Path) {
+    use std::os::unix::process::CommandExt;
+    // Its own process group, which is then killed as a whole.
+    let exe = "/proc/self/exe";
+    let mut agent = Command::new(exe).arg("--agent").arg(dir).process_group(0).spawn().unwrap();
+    let begin = Instant::now();
+    while !dir.join("agent-ready").exists() && begin.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let group = Pid::from_child(&agent);
+    rustix::process::kill_process_group(group, Signal::TERM).unwrap();
+    rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+    agent.wait().unwrap();
+    assert!(dir.join("agent-ready").exists(), "the agent became ready");
+    until("the tree is there", || living_in(dir).len() == TREE_SIZE);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(living_in(dir).len(), TREE_SIZE, "all live on");
+
+    let guard = Guard::adopt(dir).unwrap().unwrap();
+    assert_eq!(guard.status().phase, Phase::Running);
+    assert_eq!(guard.armed(), (7, NEVER));
+    assert!(guard.arm(8, boottime_micros() + 60_000_000));
+    assert!(living_in(dir).contains(&guard.postmaster_pid().unwrap().as_raw_nonzero().get()));
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+    assert!(Guard::adopt(dir).unwrap().is_none(), "nothing is left to adopt");
+}
+
+fn one_guard_per_directory(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    let second = Guard::spawn(&spec(dir, TREE, NEVER)).err().unwrap();
+    assert!(matches!(second, GuardError::AlreadyRunning { .. }), "{second}");
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+    let third = start(dir, TREE, TREE_SIZE, NEVER);
+    third.kill();
+    ends_empty(dir, &third, Cause::Request);
+}
+
+fn environment_is_only_what_was_given(dir: &Path) {
+    let guard = start(dir, "exec sleep 1000", 1, NEVER);
+    let pids = [guard.pid(), guard.postmaster_pid().unwrap()];
+    for pid in pids {
+        let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
+        let environment = String::from_utf8(environment.unwrap()).unwrap();
+        assert!(!environment.contains("CARGO"), "{environment}");
+    }
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", pids[0].as_raw_nonzero()));
+    assert_eq!(comm.unwrap().trim(), ARGV0);
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+}
