@@ -53,6 +53,7 @@ const RULES: &[Rule] = &[
     usage::workspace_dependencies,
     usage::crate_dependencies,
     links::check,
+    links::mentions,
 ];
 
 /// Checks the tree and prints what it found; true when there is nothing.

@@ -1,4 +1,5 @@
-//! Relative links in Markdown lead to files that exist. Links to the web are not followed.
+//! Relative links in Markdown, and documents named in comments, lead to files that exist.
+//! Links to the web are not followed.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,6 +14,27 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
                 let path = resolve(&source.path, target);
                 if !exists(sources, &path) {
                     let remedy = format!("nothing at {}: correct the link", path.display());
+                    findings.push(source.finding(index + 1, "link", remedy));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Every `docs/...md` that a comment or string of a Rust file names is there.
+pub(crate) fn mentions(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| source.is_rust() && !source.is_test()) {
+        let lines = source.text.lines().take(source.lines_without_tests());
+        for (index, line) in lines.enumerate() {
+            for (start, _) in line.match_indices("docs/") {
+                let path =
+                    |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
+                let end = line[start..].find(|c| !path(c)).map_or(line.len(), |end| start + end);
+                let named = line[start..end].trim_end_matches('.');
+                if named.ends_with(".md") && !exists(sources, Path::new(named)) {
+                    let remedy = format!("nothing at {named}: write it, or say where it is");
                     findings.push(source.finding(index + 1, "link", remedy));
                 }
             }
@@ -63,5 +85,16 @@ mod tests {
         let found = check(&sources);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].remedy, "nothing at docs/b.md: correct the link");
+    }
+
+    #[test]
+    fn documents_named_in_comments_exist() {
+        let sources = [
+            source("docs/a.md", "# A\n"),
+            source("crates/a/src/lib.rs", "//! A (docs/a.md).\n//! Keys: see docs/gone.md.\n"),
+        ];
+        let found = mentions(&sources);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].line, 2);
     }
 }
