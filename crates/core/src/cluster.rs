@@ -160,6 +160,9 @@ pub struct Beat {
     pub lsn: Lsn,
     /// The leader's timeline, once it is primary under this term.
     pub timeline: Option<Timeline>,
+    /// How many timelines ended before the leader's: `history` is complete with as many lines.
+    #[serde(default)]
+    pub timelines_ended: u32,
     /// Where this term's WAL begins, once the leader is primary under it: a node whose WAL ends
     /// before it holds only an earlier term's.
     pub start: Option<Lsn>,

@@ -7,13 +7,18 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+mod facts;
 pub mod input;
 pub mod mutant;
 pub mod node;
 pub mod peer;
+mod plan;
 pub mod policy;
 pub mod postgres;
+pub mod quorum;
 pub mod reason;
+mod requests;
+mod state;
 pub mod time;
 pub mod types;
 

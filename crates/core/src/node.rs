@@ -1,11 +1,20 @@
 //! One node: feed it inputs, drain its actions. See the crate's description for the order of calls.
+//! This file takes inputs in and keeps the state; `requests` talks to the store, `plan` decides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use crate::input::{Action, Durable, Input};
+use crate::cluster::ClusterView;
+use crate::input::{Action, Durable, Input, OpId};
+use crate::mutant::Mutant;
+use crate::peer::{PeerBeat, PeerLost, PeerMessage};
 use crate::policy::Policy;
+use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Decision, Reason, Situation};
-use crate::{Duration, Incarnation, NodeName, Time};
+use crate::state::{
+    Asked, Attempt, Candidacy, Lease, Peer, Pending, Pg, Reign, RunningOp, Silence,
+};
+use crate::{Duration, Incarnation, Lsn, NodeName, Term, Time};
 
 /// What a node is told at its birth and keeps for its life.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,33 +31,81 @@ pub struct NodeConfig {
     pub seed: u64,
     /// Laws that this node breaks on purpose: only ever set by the simulator, to prove that it
     /// notices.
-    pub mutant: Option<crate::mutant::Mutant>,
+    pub mutant: Option<Mutant>,
 }
 
 /// The name of the deadline that [`Node::poll_deadline`] returns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
-    /// The next beat and lease renewal.
+    /// The next beat.
     Beat,
-    /// The next sign of life to the peers.
+    /// The next renewal of the lease.
+    Lease,
+    /// The next sign of life to the peers; everything that waits is looked at again.
     PeerBeat,
     /// The end of this node's belief.
     BeliefEnd,
-    /// Somebody's silence becomes long enough to act.
-    Silence,
-    /// An operation or a request takes too long.
-    Patience,
 }
+
+/// How often agents tell each other that they live (design, revocation).
+pub(crate) const PEER_BEAT: Duration = Duration::millis(100);
+/// A sign of life or WAL younger than this is "hearing" (design, revocation 2).
+pub(crate) const HEARING: Duration = Duration::millis(300);
+/// A gap between two inputs longer than this means that this process stood still: what it didn't
+/// hear meanwhile proves nothing.
+const STALLED: Duration = Duration::millis(250);
 
 /// The state of one node. [`Self::handle`] is the only thing that changes it; the rest reads or
 /// drains.
 #[derive(Debug)]
 pub struct Node {
-    config: NodeConfig,
-    incarnation: Incarnation,
-    durable: Durable,
+    pub(crate) config: NodeConfig,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) durable: Durable,
+    pub(crate) persist_seq: u64,
+    pub(crate) persisted_seq: u64,
+    pub(crate) now: Time,
+    pub(crate) born: Time,
+    pub(crate) view: Arc<ClusterView>,
+    pub(crate) seen_view: bool,
+    pub(crate) pg: Pg,
+    /// Observations begun before this are older than what is known.
+    pub(crate) facts_from: Time,
+    pub(crate) wal_advanced: Option<(Lsn, Time)>,
+    pub(crate) stream_lost: Option<Time>,
+    pub(crate) lease: Lease,
+    pub(crate) reign: Option<Reign>,
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) silence: Silence,
+    pub(crate) vacant_since: Option<Time>,
+    pub(crate) peers: BTreeMap<NodeName, Peer>,
+    pub(crate) op: Option<RunningOp>,
+    pub(crate) kill: Option<OpId>,
+    pub(crate) backoff: Backoff,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) candidacy: Option<Candidacy>,
+    pub(crate) stand_back_until: Time,
+    pub(crate) asked: Option<Asked>,
+    pub(crate) armed: Option<(Term, Time)>,
+    pub(crate) shutdown: Option<Time>,
+    pub(crate) reinitialize: bool,
+    pub(crate) member: Option<crate::cluster::MemberRecord>,
+    pub(crate) member_next: Time,
+    pub(crate) told: Option<PeerBeat>,
+    pub(crate) next_peer_beat: Time,
+    pub(crate) next_id: u64,
     actions: VecDeque<Action>,
     decision: Decision,
+    exited: bool,
+}
+
+/// Failures of operations, and the patience that grows with them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Backoff {
+    pub(crate) until: Time,
+    pub(crate) failures: u32,
+    pub(crate) rewind_impossible: bool,
+    pub(crate) start_failures: u32,
 }
 
 impl Node {
@@ -61,11 +118,70 @@ impl Node {
             situation: Situation::Starting,
             reason: Reason::WaitingForStore,
         };
-        Self { config, incarnation, durable, actions: VecDeque::new(), decision }
+        Self {
+            config,
+            incarnation,
+            durable,
+            persist_seq: 0,
+            persisted_seq: 0,
+            now,
+            born: now,
+            view: Arc::default(),
+            seen_view: false,
+            pg: Pg::Unknown,
+            facts_from: Time::default(),
+            wal_advanced: None,
+            stream_lost: None,
+            lease: Lease::None,
+            reign: None,
+            attempt: None,
+            silence: Silence { leader: crate::Revision(0), beat: crate::Revision(0), since: now },
+            vacant_since: None,
+            peers: BTreeMap::new(),
+            op: None,
+            kill: None,
+            backoff: Backoff::default(),
+            pending: Vec::new(),
+            candidacy: None,
+            stand_back_until: Time::default(),
+            asked: None,
+            armed: None,
+            shutdown: None,
+            reinitialize: false,
+            member: None,
+            member_next: now,
+            told: None,
+            next_peer_beat: now,
+            next_id: 0,
+            actions: VecDeque::new(),
+            decision,
+            exited: false,
+        }
     }
 
     /// Takes one input at an instant that never goes back.
-    pub fn handle(&mut self, _now: Time, _input: Input) {}
+    pub fn handle(&mut self, now: Time, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Tick => {}
+            Input::View(view) => self.on_view(view),
+            Input::Store { id, outcome } => self.on_store(id, &outcome),
+            Input::Postgres(facts) => self.on_facts(facts),
+            Input::PostgresExited => self.on_exited(),
+            Input::PostgresEmpty => self.on_empty(),
+            Input::OpDone { id, result } => self.on_op_done(id, &result),
+            Input::Peer { from, message } => self.on_peer(from, message),
+            Input::PeerLost(PeerLost::Closed(node) | PeerLost::Refused(node)) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.lost = true;
+                }
+            }
+            Input::Persisted { seq } => self.persisted_seq = self.persisted_seq.max(seq),
+            Input::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
+            Input::Reinitialize => self.reinitialize = self.reign.is_none(),
+        }
+        self.drive();
+    }
 
     /// The next thing to do, in order.
     pub fn poll_action(&mut self) -> Option<Action> {
@@ -75,12 +191,232 @@ impl Node {
     /// When [`Input::Tick`] is due at the latest, and why.
     #[must_use]
     pub fn poll_deadline(&self) -> (Time, Timer) {
-        (self.decision.at + Duration::secs(1), Timer::PeerBeat)
+        let mut next = (self.next_peer_beat, Timer::PeerBeat);
+        let mut sooner = |at: Time, timer| {
+            if at < next.0 {
+                next = (at, timer);
+            }
+        };
+        if let Lease::Held { next, .. } = self.lease {
+            sooner(next, Timer::Lease);
+        }
+        if let Some(reign) = self.reign.as_ref().filter(|r| r.ended.is_none()) {
+            sooner(reign.next_beat, Timer::Beat);
+        }
+        if let Some(end) = self.belief_until() {
+            sooner(end, Timer::BeliefEnd);
+        }
+        (next.0.max(self.now + Duration::millis(1)), next.1)
     }
 
     /// What it decided last.
     #[must_use]
     pub fn decision(&self) -> &Decision {
         &self.decision
+    }
+
+    /// The term under which this node leads, belief or not.
+    #[must_use]
+    pub fn leads(&self) -> Option<Term> {
+        self.reign.as_ref().filter(|r| r.ended.is_none()).map(|r| r.term)
+    }
+
+    /// Until when this node believes that it leads: counted from the sending of the last confirmed
+    /// beat or renewal, whichever is earlier (design, lease and silence).
+    #[must_use]
+    pub fn belief_until(&self) -> Option<Time> {
+        let reign = self.reign.as_ref().filter(|r| r.ended.is_none())?;
+        let Lease::Held { confirmed, .. } = self.lease else { return None };
+        let margin = reign.ttl.percent(1) + Duration::millis(100);
+        Some(confirmed.min(reign.confirmed) + (reign.ttl - margin))
+    }
+
+    /// Clients may write here, as far as this node knows.
+    #[must_use]
+    pub fn serving(&self) -> bool {
+        self.reign.as_ref().is_some_and(|r| r.serving && r.ended.is_none())
+            && self.belief_until().is_some_and(|end| self.now < end)
+    }
+
+    /// The cluster as this node last saw it.
+    #[must_use]
+    pub fn view(&self) -> &Arc<ClusterView> {
+        &self.view
+    }
+
+    /// The last sign of life of each peer, and when it came.
+    pub fn peers(&self) -> impl Iterator<Item = (&NodeName, &PeerBeat, Time)> {
+        self.peers.iter().map(|(name, peer)| (name, &peer.beat, peer.heard))
+    }
+
+    /// What it has on disk beside PostgreSQL's data.
+    #[must_use]
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    // === inputs ===
+
+    fn advance(&mut self, now: Time) {
+        let gap = now.since(self.now);
+        if gap > STALLED {
+            for peer in self.peers.values_mut() {
+                peer.heard += gap;
+            }
+            self.stream_lost = self.stream_lost.map(|at| at + gap);
+        }
+        self.now = self.now.max(now);
+    }
+
+    fn on_view(&mut self, view: Arc<ClusterView>) {
+        if self.seen_view && view.revision <= self.view.revision {
+            return;
+        }
+        let leader = view.modified(&crate::cluster::Key::Leader);
+        let beat = view.modified(&crate::cluster::Key::Beat);
+        if !self.seen_view || leader != self.silence.leader || beat != self.silence.beat {
+            self.silence = Silence { leader, beat, since: self.now };
+        }
+        self.seen_view = true;
+        self.view = view;
+        self.notice_term();
+        self.check_reign();
+    }
+
+    /// Remembers the greatest term seen.
+    fn notice_term(&mut self) {
+        let term = self.view.current_term();
+        if term > self.durable.term_seen {
+            self.durable.term_seen = term;
+            self.persist();
+        }
+    }
+
+    fn on_facts(&mut self, facts: PgFacts) {
+        if facts.at < self.facts_from {
+            return;
+        }
+        if let PgState::Running(running) = &facts.state
+            && let PgRole::Replica(replica) = &running.role
+        {
+            let before = self.wal_advanced.map_or(Lsn::ZERO, |(lsn, _)| lsn);
+            if self.wal_advanced.is_none() || replica.received > before {
+                self.wal_advanced = Some((replica.received, facts.at));
+            }
+            self.stream_lost =
+                if replica.streaming { None } else { self.stream_lost.or(Some(self.now)) };
+        } else {
+            self.wal_advanced = None;
+            self.stream_lost = None;
+        }
+        self.pg = Pg::Facts(facts);
+        self.learn_wal_term();
+    }
+
+    fn on_exited(&mut self) {
+        self.facts_from = self.now;
+        self.pg = Pg::Exited;
+    }
+
+    fn on_empty(&mut self) {
+        self.facts_from = self.now;
+        self.pg = Pg::Empty;
+    }
+
+    fn on_op_done(&mut self, id: OpId, result: &PgOpResult) {
+        if self.kill == Some(id) {
+            self.kill = None;
+            self.facts_from = self.now;
+            self.pg = if *result == PgOpResult::Done { Pg::Empty } else { Pg::Unknown };
+            return;
+        }
+        let Some(running) = self.op.take_if(|running| running.id == id) else { return };
+        self.facts_from = self.now;
+        self.pg = Pg::Unknown;
+        self.note_result(&running.op, result);
+    }
+
+    fn on_peer(&mut self, from: NodeName, message: PeerMessage) {
+        match message {
+            PeerMessage::Beat(beat) => {
+                self.peers.insert(from, Peer { beat, heard: self.now, lost: false });
+            }
+            PeerMessage::AskPledge { ballot } => {
+                self.asked = Some(Asked { from, ballot, at: self.now });
+            }
+            PeerMessage::Pledge { ballot, answer } => {
+                if let Some(candidacy) = &mut self.candidacy
+                    && candidacy.ballot == Some(ballot)
+                {
+                    candidacy.answers.insert(from, answer);
+                }
+            }
+        }
+    }
+
+    // === outputs ===
+
+    pub(crate) fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn persist(&mut self) {
+        self.persist_seq += 1;
+        let (seq, record) = (self.persist_seq, self.durable.clone());
+        self.push(Action::Persist { seq, record });
+    }
+
+    /// Everything that was to be written is on disk.
+    pub(crate) fn all_persisted(&self) -> bool {
+        self.persisted_seq == self.persist_seq
+    }
+
+    /// Begins an operation, unless another one runs or failures ask for patience.
+    pub(crate) fn start_op(&mut self, op: PgOp) -> bool {
+        if self.op.is_some() || self.kill.is_some() || self.now < self.backoff.until {
+            return false;
+        }
+        let id = OpId(self.fresh_id());
+        let term = self.leads();
+        self.op = Some(RunningOp { id, op: op.clone() });
+        self.push(Action::Postgres { id, op, term });
+        true
+    }
+
+    /// Kills PostgreSQL now, whatever else runs.
+    pub(crate) fn kill_now(&mut self) {
+        if self.kill.is_none() {
+            let id = OpId(self.fresh_id());
+            self.kill = Some(id);
+            let term = self.leads();
+            self.push(Action::Postgres { id, op: PgOp::Kill, term });
+        }
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn exit(&mut self) {
+        if !self.exited {
+            self.exited = true;
+            self.push(Action::Exit);
+        }
+    }
+
+    pub(crate) fn decide(&mut self, situation: Situation, reason: Reason) {
+        let term = self.view.current_term();
+        if self.decision.situation != situation
+            || self.decision.reason != reason
+            || self.decision.term != term
+        {
+            self.decision = Decision { at: self.now, term, situation, reason };
+            self.push(Action::Decided(self.decision.clone()));
+        }
+    }
+
+    pub(crate) fn breaks(&self, law: Mutant) -> bool {
+        self.config.mutant == Some(law)
     }
 }

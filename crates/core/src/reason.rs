@@ -214,6 +214,8 @@ impl fmt::Display for PledgeRefusal {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sentence())?;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` lists every variant")]
         match self {
             Self::WaitingForCandidate(node) => write!(f, "the key was handed to {node}"),
             Self::AnotherIsAhead(node) => write!(f, "{node} is ahead, or comes first among equals"),
@@ -231,13 +233,13 @@ impl fmt::Display for Reason {
                 write!(f, "{node} does not have the last record yet")
             }
             Self::HandedOver(node) => write!(f, "handed over to {node}"),
-            plain => f.write_str(plain.sentence()),
+            _ => Ok(()),
         }
     }
 }
 
 impl Reason {
-    /// The sentence of a reason that carries no value.
+    /// The sentence of a reason that carries no value; empty for those that do.
     fn sentence(&self) -> &'static str {
         match self {
             Self::WaitingForStore => "the store has not answered yet",

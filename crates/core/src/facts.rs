@@ -1,0 +1,192 @@
+//! What follows from the facts at hand: questions that several plans ask, each answered in one place.
+//! Reads only; leaves what to do about the answers to `plan`.
+
+use crate::cluster::Beat;
+use crate::mutant::Mutant;
+use crate::node::{HEARING, Node};
+use crate::peer::{PeerPg, Position};
+use crate::policy::Policy;
+use crate::postgres::{
+    ControlFacts, ControlState, PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
+};
+use crate::state::{Peer, Pg};
+use crate::{Duration, Instance, NodeName, Term, Time, Timeline};
+
+impl Node {
+    pub(crate) fn policy(&self) -> &Policy {
+        self.view.config.as_ref().map_or(&self.config.founding_policy, |c| &c.value)
+    }
+
+    pub(crate) fn pg_facts(&self) -> Option<&PgFacts> {
+        match &self.pg {
+            Pg::Facts(facts) => Some(facts),
+            Pg::Unknown | Pg::Exited | Pg::Empty => None,
+        }
+    }
+
+    pub(crate) fn running(&self) -> Option<&RunningFacts> {
+        match &self.pg_facts()?.state {
+            PgState::Running(running) => Some(running),
+            PgState::Absent
+            | PgState::Broken(_)
+            | PgState::Stopped(_)
+            | PgState::NotAccepting(_)
+            | PgState::Unresponsive { .. } => None,
+        }
+    }
+
+    pub(crate) fn primary(&self) -> Option<&PrimaryFacts> {
+        match &self.running()?.role {
+            PgRole::Primary(primary) => Some(primary),
+            PgRole::Replica(_) => None,
+        }
+    }
+
+    pub(crate) fn replica(&self) -> Option<&ReplicaFacts> {
+        match &self.running()?.role {
+            PgRole::Replica(replica) => Some(replica),
+            PgRole::Primary(_) => None,
+        }
+    }
+
+    pub(crate) fn stopped(&self) -> Option<&ControlFacts> {
+        match &self.pg_facts()?.state {
+            PgState::Stopped(control) => Some(control),
+            PgState::Absent
+            | PgState::Broken(_)
+            | PgState::NotAccepting(_)
+            | PgState::Unresponsive { .. }
+            | PgState::Running(_) => None,
+        }
+    }
+
+    /// The data directory's life, when there is one.
+    pub(crate) fn instance(&self) -> Option<Instance> {
+        match &self.pg_facts()?.state {
+            PgState::Running(running) => Some(running.instance),
+            PgState::Stopped(control) | PgState::NotAccepting(control) => Some(control.instance),
+            PgState::Absent | PgState::Broken(_) | PgState::Unresponsive { .. } => None,
+        }
+    }
+
+    /// The timeline of the data.
+    pub(crate) fn timeline(&self) -> Option<Timeline> {
+        match &self.pg_facts()?.state {
+            PgState::Running(running) => Some(running.timeline),
+            PgState::Stopped(control) | PgState::NotAccepting(control) => Some(control.timeline),
+            PgState::Absent | PgState::Broken(_) | PgState::Unresponsive { .. } => None,
+        }
+    }
+
+    /// How far this node's WAL reaches, while PostgreSQL runs.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let term = self.durable.wal_term?;
+        let lsn = match &self.running()?.role {
+            PgRole::Primary(primary) => primary.flushed,
+            PgRole::Replica(replica) => replica.received,
+        };
+        Some(Position { term, lsn })
+    }
+
+    /// `a` surely holds everything that `b` holds.
+    pub(crate) fn reaches(&self, a: Position, b: Position) -> bool {
+        if self.breaks(Mutant::PositionWithoutTerm) { a.lsn >= b.lsn } else { a >= b }
+    }
+
+    /// A peer that was heard within `span`.
+    pub(crate) fn heard(&self, node: &NodeName, span: Duration) -> Option<&Peer> {
+        self.peers.get(node).filter(|p| !p.lost && self.now.since(p.heard) <= span)
+    }
+
+    /// The leader, when it is another node.
+    pub(crate) fn other_leader(&self) -> Option<&NodeName> {
+        self.view.leader.as_ref().map(|l| &l.value).filter(|name| **name != self.config.name)
+    }
+
+    /// The leader gives a sign of life: its agent believes and speaks, or WAL arrives.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let Some(term) = self.view.current_term() else { return false };
+        let Some(record) = &self.view.term else { return false };
+        if self.view.reign_end().is_some() {
+            return false;
+        }
+        let speaks = self
+            .heard(&record.value.leader, HEARING)
+            .is_some_and(|peer| peer.beat.leads == Some(term) && peer.beat.pg == PeerPg::Primary);
+        speaks || self.wal_arrives()
+    }
+
+    pub(crate) fn wal_arrives(&self) -> bool {
+        let streaming = self.replica().is_some_and(|r| r.streaming);
+        streaming && self.wal_advanced.is_some_and(|(_, at)| self.now.since(at) <= HEARING)
+    }
+
+    /// The leader's beat of the current term, when its PostgreSQL is ready to be followed.
+    pub(crate) fn ready_beat(&self) -> Option<&Beat> {
+        let beat = &self.view.current_beat()?.value;
+        (beat.ended.is_none() && beat.start.is_some()).then_some(beat)
+    }
+
+    /// How long the leader's keys have stood still, against the ttl that its beat promised.
+    pub(crate) fn silent(&self) -> bool {
+        let ttl = self.view.beat.as_ref().map_or(self.policy().ttl, |b| b.value.ttl);
+        let ttl =
+            if self.breaks(Mutant::ImpatientSilence) { ttl.percent(40) } else { ttl.percent(101) };
+        self.now.since(self.silence.since) > ttl
+    }
+
+    /// The former leader, with all that it had: this directory's WAL ends in the current term,
+    /// which was this node's.
+    pub(crate) fn was_last_leader(&self) -> bool {
+        let mine = self.view.term.as_ref().is_some_and(|t| t.value.leader == self.config.name);
+        mine && self.durable.wal_term.is_some() && self.durable.wal_term == self.view.current_term()
+    }
+
+    /// The data directory was a primary's when it was last written.
+    pub(crate) fn primary_data(control: &ControlFacts) -> bool {
+        match control.state {
+            ControlState::ShutDown
+            | ControlState::ShuttingDown
+            | ControlState::InCrashRecovery
+            | ControlState::InProduction => true,
+            ControlState::StartingUp
+            | ControlState::ShutDownInRecovery
+            | ControlState::InArchiveRecovery => false,
+        }
+    }
+
+    /// The current term's beginning, when this node's WAL reaches it, becomes this WAL's term.
+    pub(crate) fn learn_wal_term(&mut self) {
+        let (Some(term), Some(beat)) = (self.view.current_term(), self.ready_beat()) else {
+            return;
+        };
+        let (Some(running), Some(replica)) = (self.running(), self.replica()) else { return };
+        let from_leader = replica.upstream.as_ref() == self.other_leader();
+        let reaches = beat.start.is_some_and(|start| replica.received >= start);
+        if replica.streaming
+            && from_leader
+            && replica.upstream.is_some()
+            && beat.timeline == Some(running.timeline)
+            && reaches
+            && self.durable.wal_term < Some(term)
+        {
+            self.durable.wal_term = Some(term);
+            self.persist();
+        }
+    }
+
+    /// A term that began and ended without this node: what it holds of WAL isn't in it for sure.
+    pub(crate) fn last_leader_name(&self) -> Option<&NodeName> {
+        self.view.term.as_ref().map(|t| &t.value.leader)
+    }
+
+    /// Since `since`, at least `span` has passed.
+    pub(crate) fn passed(&self, since: Time, span: Duration) -> bool {
+        self.now.since(since) >= span
+    }
+
+    /// A term newer than the one that a promise was given against has begun.
+    pub(crate) fn newer_term_than(&self, term: Option<Term>) -> bool {
+        self.view.current_term() > term
+    }
+}

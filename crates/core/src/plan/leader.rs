@@ -1,0 +1,320 @@
+//! This node holds the key: get PostgreSQL to be primary, keep it so, or let go.
+
+use std::collections::BTreeSet;
+
+use crate::cluster::{HistoryLine, ReignEnd};
+use crate::mutant::Mutant;
+use crate::node::Node;
+use crate::peer::PeerPg;
+use crate::postgres::{PgOp, PgState, SyncNames};
+use crate::reason::{Reason, Situation};
+use crate::state::Pg;
+use crate::{Duration, Lsn, NodeName, Time, Timeline};
+
+/// A primary that doesn't answer a new connection for this long is killed.
+const UNRESPONSIVE: Duration = Duration::secs(3);
+
+impl Node {
+    pub(crate) fn plan_leader(&mut self) -> (Situation, Reason) {
+        if self.reign.as_ref().is_some_and(|r| r.ended.is_some()) {
+            return (Situation::Leader, self.send_release_again());
+        }
+        if self.reign.as_ref().is_some_and(|r| r.key_lost) && !self.deciding() {
+            self.take_key_back();
+        }
+        self.withdraw_claim_against_me();
+        if self.reign.as_ref().is_some_and(|r| r.handover.is_some()) {
+            return (Situation::Switchover, self.continue_handover());
+        }
+        if self.kill.is_some() {
+            return (Situation::Leader, Reason::Busy);
+        }
+        let state = match &self.pg {
+            Pg::Exited => {
+                if self.breaks(Mutant::ReleasesBeforeDead) {
+                    return (Situation::Leader, self.after_death());
+                }
+                self.kill_now();
+                return (Situation::Leader, Reason::ReleasedAfterDeath);
+            }
+            Pg::Empty => return (Situation::Leader, self.after_death()),
+            Pg::Unknown => {
+                let reason = if self.op.is_some() { Reason::Busy } else { Reason::WaitingForFacts };
+                return (Situation::Leader, self.progress().unwrap_or(reason));
+            }
+            Pg::Facts(facts) => facts.state.clone(),
+        };
+        let reason = match state {
+            PgState::Running(_) if self.primary().is_some() => return self.lead(),
+            PgState::Running(_) => self.promote(),
+            PgState::Stopped(_) => self.start_or_release(),
+            PgState::NotAccepting(_) => self.wait_for_start(),
+            PgState::Unresponsive { since } => self.unresponsive(since),
+            PgState::Absent | PgState::Broken(_) => self.data_vanished(),
+        };
+        (Situation::Leader, reason)
+    }
+
+    /// What the running operation is for.
+    fn progress(&self) -> Option<Reason> {
+        match &self.op.as_ref()?.op {
+            PgOp::StartPrimary { .. } => Some(Reason::StartingInPlace),
+            PgOp::Promote { .. } => Some(Reason::Promoting),
+            PgOp::Init
+            | PgOp::StartReplica { .. }
+            | PgOp::Follow { .. }
+            | PgOp::Stop
+            | PgOp::Kill
+            | PgOp::Rewind { .. }
+            | PgOp::Clone { .. }
+            | PgOp::SetNames { .. }
+            | PgOp::EnsureSlots { .. } => None,
+        }
+    }
+
+    fn take_key_back(&mut self) {
+        let carried = self.serving() && self.primary().is_some();
+        self.take_over(crate::cluster::Accession::Return, None, carried);
+    }
+
+    fn send_release_again(&mut self) -> Reason {
+        let end = self.reign.as_ref().and_then(|r| r.ended.clone());
+        if let Some(end) = end
+            && !self.deciding()
+        {
+            self.read();
+            self.release(end);
+        }
+        Reason::ReleasedAfterDeath
+    }
+
+    /// A ballot against a leader that lives can only do harm.
+    fn withdraw_claim_against_me(&mut self) {
+        let Some(claim) = &self.view.claim else { return };
+        let other = claim.value.candidate != self.config.name;
+        let ballot = claim.modified;
+        if other && !claim.value.withdrawn && self.primary().is_some() && self.serving() {
+            self.withdraw(ballot);
+        }
+    }
+
+    // === getting there ===
+
+    /// The list that stands from the first moment: nobody, where a commit must not be acknowledged
+    /// before the voters of this term are known.
+    fn first_names(&self) -> SyncNames {
+        match &self.reign {
+            Some(reign) if reign.gated => SyncNames::nobody(),
+            _ => SyncNames::default(),
+        }
+    }
+
+    fn promote(&mut self) -> Reason {
+        if self.op.is_none() && self.all_persisted() && self.believes_for(Duration::millis(300)) {
+            let names = self.first_names();
+            self.start_op(PgOp::Promote { names });
+        }
+        if self.reign.as_ref().is_some_and(|r| r.start_failures >= 3) {
+            self.kill_now();
+            return Reason::StartFailed;
+        }
+        Reason::Promoting
+    }
+
+    fn believes_for(&self, span: Duration) -> bool {
+        self.belief_until().is_some_and(|end| self.now + span < end)
+    }
+
+    fn start_or_release(&mut self) -> Reason {
+        let Some(reign) = &self.reign else { return Reason::Busy };
+        if reign.was_primary || reign.start_failures >= 2 {
+            return self.after_death();
+        }
+        self.start_in_place()
+    }
+
+    fn start_in_place(&mut self) -> Reason {
+        if self.op.is_none() && self.all_persisted() && self.believes_for(Duration::millis(300)) {
+            let names = self.first_names();
+            self.start_op(PgOp::StartPrimary { names });
+        }
+        Reason::StartingInPlace
+    }
+
+    fn wait_for_start(&mut self) -> Reason {
+        Reason::StartingInPlace
+    }
+
+    /// PostgreSQL is dead and nothing of it is left. Somebody who has every commit goes on at
+    /// once; otherwise it starts in place.
+    fn after_death(&mut self) -> Reason {
+        if self.op.is_some() || self.policy().pause {
+            return Reason::Busy;
+        }
+        let failed = self.reign.as_ref().is_some_and(|r| r.start_failures >= 2);
+        if failed || self.somebody_can_follow() {
+            self.release(ReignEnd::Died);
+            return if failed { Reason::StartFailed } else { Reason::ReleasedAfterDeath };
+        }
+        let voters = self.view.sync.as_ref().is_some_and(|s| s.value.names_voters());
+        let gated = voters || self.view_strict();
+        if let Some(reign) = &mut self.reign
+            && reign.was_primary
+        {
+            reign.was_primary = false;
+            reign.serving = false;
+            reign.start = None;
+            reign.list = crate::state::ListState::default();
+            reign.gated = gated;
+            reign.next_beat = self.now;
+        }
+        if self.stopped().is_some() { self.start_in_place() } else { Reason::WaitingForFacts }
+    }
+
+    fn view_strict(&self) -> bool {
+        self.policy().synchronous() && self.policy().synchronous_mode_strict
+    }
+
+    /// In synchronous modes: enough voters live to elect one of them.
+    fn somebody_can_follow(&self) -> bool {
+        let Some(sync) = self.view.sync.as_ref().map(|s| &s.value) else { return false };
+        if !self.policy().synchronous() || !sync.names_voters() {
+            return false;
+        }
+        let living = sync
+            .voters
+            .keys()
+            .filter(|name| {
+                self.heard(name, Duration::millis(500)).is_some_and(|p| {
+                    p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. })
+                })
+            })
+            .count();
+        living > sync.quorum as usize
+    }
+
+    fn unresponsive(&mut self, since: Time) -> Reason {
+        if self.passed(since, UNRESPONSIVE) && !self.policy().pause {
+            self.kill_now();
+        }
+        Reason::Unresponsive
+    }
+
+    fn data_vanished(&mut self) -> Reason {
+        if self.op.is_some() {
+            return Reason::Busy;
+        }
+        // The process may go on in a directory without a name; it must not.
+        if self.armed.is_some() && self.pg != Pg::Empty {
+            let was = self.reign.as_ref().is_some_and(|r| r.was_primary);
+            if was {
+                if let Some(reign) = &mut self.reign {
+                    reign.was_primary = false;
+                }
+                self.kill_now();
+                return Reason::DataVanished;
+            }
+        }
+        self.durable.wal_term = None;
+        self.persist();
+        self.release(ReignEnd::Died);
+        Reason::DataVanished
+    }
+
+    // === being there ===
+
+    fn lead(&mut self) -> (Situation, Reason) {
+        self.note_start();
+        if let Some(decided) = self.plan_switchover() {
+            return decided;
+        }
+        self.ensure_slots();
+        self.publish_timelines();
+        self.arrange_list();
+        self.open_for_clients();
+        let serving = self.reign.as_ref().is_some_and(|r| r.serving);
+        (Situation::Leader, if serving { Reason::Leading } else { Reason::WaitingForVoters })
+    }
+
+    /// Where this term's WAL begins: the switch point after a promotion, the end of recovery
+    /// otherwise.
+    fn note_start(&mut self) {
+        let Some(timeline) = self.timeline() else { return };
+        let Some(primary) = self.primary() else { return };
+        let promoted = primary.history.last().map(|line| line.end);
+        let flushed = primary.flushed;
+        let ended = primary.history.len() as u32;
+        let now = self.now;
+        let Some(reign) = &mut self.reign else { return };
+        reign.was_primary = true;
+        if reign.start.is_none() {
+            let start = match reign.by {
+                crate::cluster::Accession::Return | crate::cluster::Accession::Founding => flushed,
+                crate::cluster::Accession::HandOver
+                | crate::cluster::Accession::Pledges
+                | crate::cluster::Accession::Silence
+                | crate::cluster::Accession::Operator => promoted.unwrap_or(flushed),
+            };
+            reign.start = Some((timeline, start));
+            reign.timelines_ended = ended;
+            reign.next_beat = now;
+        }
+    }
+
+    fn ensure_slots(&mut self) {
+        let nodes: Vec<NodeName> =
+            self.view.members.keys().filter(|n| **n != self.config.name).cloned().collect();
+        let have = self.reign.as_ref().and_then(|r| r.slots.as_ref());
+        if have != Some(&nodes) && !(nodes.is_empty() && have.is_none()) {
+            self.start_op(PgOp::EnsureSlots { nodes });
+        }
+    }
+
+    /// `history` has a line for each timeline that ended (contract 1.3).
+    fn publish_timelines(&mut self) {
+        let Some(primary) = self.primary() else { return };
+        let known = self.view.history.as_ref().map(|h| h.value.clone()).unwrap_or_default();
+        let same = known.len() == primary.history.len()
+            && known
+                .iter()
+                .zip(&primary.history)
+                .all(|(k, p)| k.timeline == p.timeline && k.end == p.end);
+        if same {
+            return;
+        }
+        let last = primary.history.len().saturating_sub(1);
+        let lines = primary.history.iter().enumerate().map(|(i, line)| {
+            let old = known.iter().find(|k| k.timeline == line.timeline && k.end == line.end);
+            old.cloned().unwrap_or_else(|| self.history_line(line.timeline, line.end, i == last))
+        });
+        let lines = lines.collect();
+        self.publish_history(lines);
+    }
+
+    fn history_line(&self, timeline: Timeline, end: Lsn, mine: bool) -> HistoryLine {
+        let reason = "no recovery target specified".to_owned();
+        HistoryLine { timeline, end, reason, at: 0, leader: mine.then(|| self.config.name.clone()) }
+    }
+
+    /// Clients are let in: at once where nothing was promised to voters, else when a list of this
+    /// term is published, whose voters have the end of recovery.
+    fn open_for_clients(&mut self) {
+        let Some(primary) = self.primary() else { return };
+        let listed = !primary.names.is_nobody();
+        let published = self.view.sync.as_ref().map(|s| s.modified.0);
+        let early = self.breaks(Mutant::ServesTooEarly);
+        let now = self.now;
+        let Some(reign) = &mut self.reign else { return };
+        let this_term = published.is_some_and(|at| at > reign.term.0);
+        if !reign.serving && (!reign.gated || (this_term && listed) || early) {
+            reign.serving = true;
+            reign.next_beat = now;
+        }
+    }
+
+    /// Nodes that stream from here.
+    pub(crate) fn streaming_nodes(&self) -> BTreeSet<NodeName> {
+        let senders = self.primary().map(|p| p.senders.as_slice()).unwrap_or_default();
+        senders.iter().filter(|s| s.streaming).map(|s| s.node.clone()).collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! The leader keeps PostgreSQL's synchronous list and the published voters in step, in the order
+//! that `quorum` proves safe (contract 4.9; design, "The list").
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::{Key, Purpose, SyncState, Value};
+use crate::mutant::Mutant;
+use crate::node::Node;
+use crate::peer::PeerPg;
+use crate::policy::SynchronousMode;
+use crate::postgres::{PgOp, SyncNames};
+use crate::quorum::{self, Published, Step};
+use crate::{Duration, Instance, Lsn, NodeName};
+
+/// A listed node that stopped streaming keeps its place this long: a reconnect is no change.
+const KEEP_PLACE: Duration = Duration::millis(400);
+/// After a list came into force, backends and walsenders may still act by the one before.
+const SETTLE: Duration = Duration::millis(200);
+/// Nobody lives who could become a voter: without strictness, commits stop waiting after this.
+const ALONE: Duration = Duration::secs(2);
+/// Somebody lives but doesn't come to stream: without strictness, commits stop waiting after this.
+const PATIENCE: Duration = Duration::secs(10);
+
+impl Node {
+    pub(crate) fn arrange_list(&mut self) {
+        self.note_list_in_force();
+        if self.op.is_some() || self.in_flight(Purpose::PublishSync) > 0 || self.policy().pause {
+            return;
+        }
+        let Some(primary) = self.primary() else { return };
+        let names = primary.names.clone();
+        let published = self.published();
+        let wanted = self.wanted_voters();
+        let count = self.policy().synchronous_node_count;
+        if wanted.is_empty() && !self.may_wait_for_nobody() {
+            return;
+        }
+        match quorum::next(&published, &names, &wanted, count) {
+            Step::Steady => {
+                if self.unpublished_in_this_term(&wanted) {
+                    self.publish_when_caught_up(&published);
+                }
+            }
+            Step::SetNames(value) => {
+                if self.breaks(Mutant::PublishesSyncFirst) {
+                    let target = Published {
+                        quorum: wanted.len() as u32 - value.count.min(wanted.len() as u32),
+                        voters: wanted,
+                    };
+                    if target != published {
+                        self.publish(&target);
+                        return;
+                    }
+                }
+                self.set_names(value);
+            }
+            Step::Publish(value) => self.publish_when_caught_up(&value),
+        }
+    }
+
+    /// The list and the key agree, but the key was written before this term's WAL began.
+    fn unpublished_in_this_term(&self, wanted: &BTreeSet<NodeName>) -> bool {
+        let at = self.view.sync.as_ref().map_or(0, |s| s.modified.0);
+        let gated = self.reign.as_ref().is_some_and(|r| r.gated && at <= r.term.0);
+        gated && !wanted.is_empty()
+    }
+
+    fn published(&self) -> Published {
+        let sync = self.view.sync.as_ref().map(|s| &s.value);
+        Published {
+            voters: sync.map(|s| s.voters.keys().cloned().collect()).unwrap_or_default(),
+            quorum: sync.map_or(0, |s| s.quorum),
+        }
+    }
+
+    fn note_list_in_force(&mut self) {
+        let Some((names, flushed)) = self.primary().map(|p| (p.names.clone(), p.flushed)) else {
+            return;
+        };
+        let now = self.now;
+        let Some(reign) = &mut self.reign else { return };
+        match &mut reign.list.effective {
+            Some((known, since, end)) if *known == names => {
+                // The end of WAL that counts is the one when nobody acts by the old list any more.
+                if now.since(*since) < SETTLE {
+                    *end = flushed;
+                }
+            }
+            _ => reign.list.effective = Some((names, now, flushed)),
+        }
+    }
+
+    /// Who should be listed: members that stream, under the data directory that was admitted.
+    fn wanted_voters(&mut self) -> BTreeSet<NodeName> {
+        if !self.policy().synchronous() {
+            return BTreeSet::new();
+        }
+        let streaming = self.streaming_nodes();
+        let listed: BTreeSet<NodeName> = match self.primary() {
+            Some(primary) if !primary.names.is_nobody() => {
+                primary.names.names.iter().cloned().collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let now = self.now;
+        if let Some(reign) = &mut self.reign {
+            reign.list.lost_since.retain(|node, _| !streaming.contains(node));
+            for node in listed.difference(&streaming) {
+                reign.list.lost_since.entry(node.clone()).or_insert(now);
+            }
+        }
+        let mut wanted: Vec<NodeName> = streaming
+            .iter()
+            .chain(listed.iter().filter(|n| self.keeps_place(n)))
+            .filter(|node| self.admissible(node))
+            .cloned()
+            .collect();
+        wanted.sort();
+        wanted.dedup();
+        match self.policy().synchronous_mode {
+            SynchronousMode::Priority => {
+                // Those that have the place keep it.
+                wanted.sort_by_key(|node| (!listed.contains(node), node.clone()));
+                wanted.truncate(self.policy().synchronous_node_count as usize);
+            }
+            SynchronousMode::Off | SynchronousMode::Quorum => {}
+        }
+        wanted.into_iter().collect()
+    }
+
+    fn keeps_place(&self, node: &NodeName) -> bool {
+        let lost = self.reign.as_ref().and_then(|r| r.list.lost_since.get(node).copied());
+        lost.is_none_or(|since| self.now.since(since) < KEEP_PLACE)
+    }
+
+    fn admissible(&self, node: &NodeName) -> bool {
+        if *node == self.config.name || !self.view.members.contains_key(node) {
+            return false;
+        }
+        let current = self.peer_instance(node);
+        let admitted =
+            self.view.sync.as_ref().and_then(|s| s.value.voters.get(node).copied()).flatten();
+        current.is_some() && (admitted.is_none() || admitted == current)
+    }
+
+    fn peer_instance(&self, node: &NodeName) -> Option<Instance> {
+        self.heard(node, Duration::secs(2)).and_then(|p| p.beat.instance)
+    }
+
+    /// Without strictness, a primary that nobody follows goes on alone, but not in haste: whoever
+    /// lives gets time to come, and a takeover by the others is compared against this change.
+    fn may_wait_for_nobody(&mut self) -> bool {
+        let policy = self.policy();
+        if !policy.synchronous() {
+            return true;
+        }
+        if policy.synchronous_mode_strict {
+            return false;
+        }
+        let somebody_lives = self.view.members.keys().any(|node| {
+            *node != self.config.name
+                && self.heard(node, ALONE).is_some_and(|p| {
+                    p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. } | PeerPg::Busy)
+                })
+        });
+        let nothing_promised = self.published().voters.is_empty();
+        let now = self.now;
+        let Some(list) = self.reign.as_mut().map(|r| &mut r.list) else { return false };
+        let since = *list.nobody_since.get_or_insert(now);
+        let patience = if somebody_lives { PATIENCE } else { ALONE };
+        nothing_promised || now.since(since) >= patience
+    }
+
+    fn set_names(&mut self, names: SyncNames) {
+        self.start_op(PgOp::SetNames { names });
+    }
+
+    /// Publishes when any set of pledges would include a node with everything that was
+    /// acknowledged before the list in force.
+    fn publish_when_caught_up(&mut self, value: &Published) {
+        let Some(reign) = &self.reign else { return };
+        let Some((_, since, end)) = reign.list.effective.clone() else { return };
+        let Some(primary) = self.primary() else { return };
+        let flushed: BTreeMap<&NodeName, Lsn> =
+            primary.senders.iter().filter(|s| s.streaming).map(|s| (&s.node, s.flushed)).collect();
+        let has_it = |node: &NodeName| flushed.get(node).is_some_and(|at| *at >= end);
+        let ready = self.now.since(since) >= SETTLE && quorum::caught_up(value, has_it);
+        if ready || self.breaks(Mutant::ShrinksTooEarly) {
+            self.publish(value);
+        }
+    }
+
+    fn publish(&mut self, value: &Published) {
+        let voters = value
+            .voters
+            .iter()
+            .map(|node| {
+                let admitted =
+                    self.view.sync.as_ref().and_then(|s| s.value.voters.get(node).copied());
+                (node.clone(), admitted.flatten().or_else(|| self.peer_instance(node)))
+            })
+            .collect();
+        let state =
+            SyncState { leader: Some(self.config.name.clone()), quorum: value.quorum, voters };
+        if let Some(reign) = &mut self.reign
+            && !value.voters.is_empty()
+        {
+            reign.list.nobody_since = None;
+        }
+        self.under_term(Purpose::PublishSync, Key::Sync, Value::Sync(state));
+    }
+}

@@ -1,0 +1,262 @@
+//! Somebody else leads: follow it, with the data that one has, repaired data, or a new copy.
+
+use crate::cluster::Beat;
+use crate::mutant::Mutant;
+use crate::node::Node;
+use crate::postgres::{BrokenData, ControlFacts, ControlState, PgOp, PgState};
+use crate::reason::Reason;
+use crate::state::Pg;
+use crate::{Duration, Lsn, NodeName, Timeline};
+
+/// Not streaming for this long from a leader that is ready: the data is looked at harder.
+const NOT_STREAMING: Duration = Duration::secs(10);
+
+/// How this node's WAL stands to the leader's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lineage {
+    /// It is a beginning of the leader's.
+    Same,
+    /// It goes past the branch; pg_rewind knows where.
+    Diverged,
+    /// It diverged though its timeline's number is the leader's: pg_rewind would not notice.
+    SameNumber,
+    /// The leader has not published enough.
+    Unknown,
+}
+
+impl Node {
+    pub(crate) fn plan_replica(&mut self) -> Reason {
+        if let Some(pledged) = self.bound_to_candidate() {
+            return Reason::Pledged(pledged);
+        }
+        if self.op.is_some() || self.kill.is_some() {
+            return self.busy_with();
+        }
+        let Some(leader) = self.other_leader().cloned() else { return self.return_soon() };
+        let state = match &self.pg {
+            Pg::Unknown => return Reason::WaitingForFacts,
+            Pg::Exited => {
+                self.kill_now();
+                return Reason::StartingReplica;
+            }
+            Pg::Empty => return Reason::WaitingForFacts,
+            Pg::Facts(facts) => facts.state.clone(),
+        };
+        if self.reinitialize {
+            return self.copy_anew(leader, Reason::Reinitializing);
+        }
+        match state {
+            PgState::Absent => self.copy(leader, Reason::Copying),
+            PgState::Broken(what) => self.repair(leader, what),
+            PgState::Stopped(control) => self.start_following(leader, &control),
+            PgState::Running(_) => self.follow(leader),
+            PgState::NotAccepting(_) => Reason::StartingReplica,
+            PgState::Unresponsive { since } => {
+                if self.passed(since, Duration::secs(10)) {
+                    self.kill_now();
+                }
+                Reason::Unresponsive
+            }
+        }
+    }
+
+    fn busy_with(&self) -> Reason {
+        match self.op.as_ref().map(|o| &o.op) {
+            Some(PgOp::Clone { .. }) => Reason::Copying,
+            Some(PgOp::Rewind { .. }) => Reason::Diverged,
+            Some(PgOp::StartReplica { .. }) => Reason::StartingReplica,
+            Some(PgOp::Follow { .. }) => Reason::FollowNewLeader,
+            Some(
+                PgOp::Init
+                | PgOp::StartPrimary { .. }
+                | PgOp::Promote { .. }
+                | PgOp::Stop
+                | PgOp::Kill
+                | PgOp::SetNames { .. }
+                | PgOp::EnsureSlots { .. },
+            )
+            | None => Reason::Busy,
+        }
+    }
+
+    /// The leader key carries this node's name from an earlier life of the agent.
+    fn return_soon(&mut self) -> Reason {
+        self.plan_return()
+    }
+
+    // === data ===
+
+    /// Data that is about to be replaced or rewritten holds no term's WAL any more: that is on
+    /// disk before anything is touched.
+    fn forget_wal(&mut self) -> bool {
+        if self.durable.wal_term.is_some() {
+            self.durable.wal_term = None;
+            self.persist();
+        }
+        self.all_persisted()
+    }
+
+    fn copy(&mut self, leader: NodeName, reason: Reason) -> Reason {
+        if self.ready_beat().is_none() {
+            return Reason::WaitingForLeader;
+        }
+        if self.forget_wal() {
+            self.start_op(PgOp::Clone { source: leader });
+        }
+        reason
+    }
+
+    /// Replaces data of a PostgreSQL that may still run.
+    fn copy_anew(&mut self, leader: NodeName, reason: Reason) -> Reason {
+        if self.ready_beat().is_none() {
+            return Reason::WaitingForLeader;
+        }
+        if self.running().is_some() {
+            self.start_op(PgOp::Stop);
+            return reason;
+        }
+        self.copy(leader, reason)
+    }
+
+    fn repair(&mut self, leader: NodeName, what: BrokenData) -> Reason {
+        match what {
+            BrokenData::RewindInterrupted if !self.backoff.rewind_impossible => self.rewind(leader),
+            BrokenData::RewindInterrupted => self.copy(leader, Reason::RewindImpossible),
+            BrokenData::InitInterrupted | BrokenData::ControlFile => {
+                self.copy(leader, Reason::BrokenData)
+            }
+        }
+    }
+
+    fn rewind(&mut self, leader: NodeName) -> Reason {
+        if self.ready_beat().is_none() {
+            return Reason::WaitingForLeader;
+        }
+        if self.backoff.rewind_impossible {
+            return self.copy_anew(leader, Reason::RewindImpossible);
+        }
+        if self.running().is_some() {
+            self.start_op(PgOp::Stop);
+        } else if self.forget_wal() {
+            self.start_op(PgOp::Rewind { source: leader });
+        }
+        Reason::Diverged
+    }
+
+    // === following ===
+
+    fn start_following(&mut self, leader: NodeName, control: &ControlFacts) -> Reason {
+        let Some(beat) = self.ready_beat().cloned() else { return Reason::WaitingForLeader };
+        if self.backoff.start_failures >= 3 {
+            return self.copy(leader, Reason::BrokenData);
+        }
+        let lineage = if Self::primary_data(control) {
+            self.former_primary(control, &beat)
+        } else {
+            self.lineage(control.timeline, control.min_recovery_end, &beat)
+        };
+        match self.believed(lineage) {
+            Lineage::Same => {
+                self.start_op(PgOp::StartReplica { upstream: Some(leader) });
+                Reason::StartingReplica
+            }
+            Lineage::Diverged => self.rewind(leader),
+            Lineage::SameNumber => self.copy_anew(leader, Reason::RewindImpossible),
+            Lineage::Unknown => Reason::WaitingForLeader,
+        }
+    }
+
+    fn believed(&self, lineage: Lineage) -> Lineage {
+        if self.breaks(Mutant::NeverRewinds) { Lineage::Same } else { lineage }
+    }
+
+    fn follow(&mut self, leader: NodeName) -> Reason {
+        let Some(replica) = self.replica().cloned() else { return Reason::Deposed };
+        let Some(timeline) = self.timeline() else { return Reason::WaitingForFacts };
+        let Some(beat) = self.ready_beat().cloned() else {
+            return if replica.streaming { Reason::Following } else { Reason::WaitingForLeader };
+        };
+        let settled = replica.streaming && replica.upstream.as_ref() == Some(&leader);
+        if settled && beat.timeline == Some(timeline) {
+            return Reason::Following;
+        }
+        let end = replica.received.max(replica.replayed);
+        match self.believed(self.lineage(timeline, end, &beat)) {
+            Lineage::Same => {}
+            Lineage::Diverged => return self.rewind(leader),
+            Lineage::SameNumber => return self.copy_anew(leader, Reason::RewindImpossible),
+            Lineage::Unknown => return Reason::WaitingForLeader,
+        }
+        if replica.upstream.as_ref() != Some(&leader) {
+            self.start_op(PgOp::Follow { upstream: Some(leader) });
+            return Reason::FollowNewLeader;
+        }
+        if self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING)) {
+            // The leader is ready and the lineage looks right, yet nothing comes: WAL that this
+            // node needs is gone, or the numbers deceive.
+            if self.backoff.rewind_impossible {
+                return self.copy_anew(leader, Reason::RewindImpossible);
+            }
+            if beat.timeline == Some(timeline) {
+                self.backoff.rewind_impossible = true;
+            }
+            return self.rewind(leader);
+        }
+        Reason::WaitingForLeader
+    }
+
+    /// A directory that was a primary's: only after an orderly stop is its end known without
+    /// reading it, and the shutdown checkpoint is the last record.
+    fn former_primary(&self, control: &ControlFacts, beat: &Beat) -> Lineage {
+        let clean = control.state == ControlState::ShutDown;
+        match self.branch_of(control.timeline, beat) {
+            None => Lineage::Unknown,
+            Some(Branch::Current) => Lineage::SameNumber,
+            Some(Branch::Ended(at)) if clean && control.checkpoint < at => Lineage::Same,
+            Some(Branch::Ended(_) | Branch::NotThere) => Lineage::Diverged,
+        }
+    }
+
+    fn lineage(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {
+        let Some(branch) = self.branch_of(timeline, beat) else { return Lineage::Unknown };
+        if self.foreign_term() {
+            return if branch == Branch::Current { Lineage::SameNumber } else { Lineage::Diverged };
+        }
+        match branch {
+            Branch::Current => Lineage::Same,
+            Branch::Ended(at) if end <= at => Lineage::Same,
+            Branch::Ended(_) | Branch::NotThere => Lineage::Diverged,
+        }
+    }
+
+    /// This node holds WAL of a term that the leader's WAL doesn't continue.
+    fn foreign_term(&self) -> bool {
+        let (Some(mine), Some(now)) = (self.durable.wal_term, self.view.current_term()) else {
+            return false;
+        };
+        let continued = self.view.term.as_ref().and_then(|t| t.value.after);
+        mine < now && continued.is_some_and(|after| mine > after)
+    }
+
+    fn branch_of(&self, timeline: Timeline, beat: &Beat) -> Option<Branch> {
+        let leaders = beat.timeline?;
+        if timeline == leaders {
+            return Some(Branch::Current);
+        }
+        let lines = self.view.history.as_ref().map(|h| h.value.as_slice()).unwrap_or_default();
+        let complete = lines.len() == beat.timelines_ended as usize;
+        if timeline < leaders && !complete {
+            return None;
+        }
+        let line = lines.iter().find(|line| line.timeline == timeline);
+        Some(line.map_or(Branch::NotThere, |line| Branch::Ended(line.end)))
+    }
+}
+
+/// Where a timeline stands in the leader's history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Branch {
+    Current,
+    Ended(Lsn),
+    NotThere,
+}

@@ -1,0 +1,121 @@
+//! The agent stops, or management is paused: stop PostgreSQL in order and let go, or touch nothing.
+
+use crate::Duration;
+use crate::cluster::ReignEnd;
+use crate::node::Node;
+use crate::postgres::{PgOp, PgState};
+use crate::reason::Reason;
+use crate::state::Pg;
+
+/// Replicas wait this long for the primary's last record before they stop.
+const WAIT_FOR_PRIMARY: Duration = Duration::secs(15);
+/// The key is let go of within this time, or the lease expires by itself.
+const RELEASE: Duration = Duration::secs(3);
+
+impl Node {
+    pub(crate) fn plan_shutdown(&mut self) -> Reason {
+        let since = self.shutdown.unwrap_or(self.now);
+        self.candidacy = None;
+        if self.op.is_some() || self.kill.is_some() {
+            return Reason::Stopping;
+        }
+        if self.policy().pause {
+            return self.stopped_now();
+        }
+        let running = match (&self.pg, self.pg_facts().map(|f| &f.state)) {
+            (Pg::Exited, _) => {
+                self.kill_now();
+                return Reason::Stopping;
+            }
+            (Pg::Unknown | Pg::Empty, _) => return self.wait_for_facts(since),
+            (
+                Pg::Facts(_),
+                Some(PgState::Absent | PgState::Broken(_) | PgState::Stopped(_)) | None,
+            ) => false,
+            (
+                Pg::Facts(_),
+                Some(PgState::Running(_) | PgState::NotAccepting(_) | PgState::Unresponsive { .. }),
+            ) => true,
+        };
+        if running {
+            if !self.primary_stops_first(since) {
+                self.start_op(PgOp::Stop);
+            }
+            return Reason::Stopping;
+        }
+        if self.reign.is_some() { self.let_go(since) } else { self.stopped_now() }
+    }
+
+    fn wait_for_facts(&mut self, since: crate::Time) -> Reason {
+        if self.passed(since, WAIT_FOR_PRIMARY + WAIT_FOR_PRIMARY) {
+            return self.stopped_now();
+        }
+        Reason::Stopping
+    }
+
+    /// A replica that streams from a primary which stops too gets its last record.
+    fn primary_stops_first(&self, since: crate::Time) -> bool {
+        let streaming = self.replica().is_some_and(|r| r.streaming);
+        let leader_stops = self
+            .other_leader()
+            .and_then(|l| self.heard(l, Duration::secs(1)))
+            .is_some_and(|p| !p.beat.electable);
+        streaming && leader_stops && !self.passed(since, WAIT_FOR_PRIMARY)
+    }
+
+    /// PostgreSQL is stopped: hand over to somebody who stays, or release.
+    fn let_go(&mut self, since: crate::Time) -> Reason {
+        let end = self.stopped().map(|c| c.checkpoint).unwrap_or_default();
+        let ended = self.reign.as_ref().is_some_and(|r| r.ended.is_some());
+        if self.passed(since, WAIT_FOR_PRIMARY + RELEASE) {
+            return self.stopped_now();
+        }
+        if ended || self.deciding() {
+            if !self.deciding() {
+                self.read();
+                if let Some(end) = self.reign.as_ref().and_then(|r| r.ended.clone()) {
+                    self.release(end);
+                }
+            }
+            return Reason::Stopping;
+        }
+        let successor = self.successor(end);
+        self.release(match successor {
+            Some(to) => ReignEnd::HandedOver { to, lsn: end },
+            None => ReignEnd::Stopped { lsn: end },
+        });
+        Reason::Stopping
+    }
+
+    /// Somebody who stays and has everything; voters where there are voters.
+    fn successor(&self, end: crate::Lsn) -> Option<crate::NodeName> {
+        let voters = self.view.sync.as_ref().map(|s| &s.value).filter(|s| s.names_voters());
+        let synchronous = self.policy().synchronous();
+        self.peers
+            .iter()
+            .filter(|(name, peer)| {
+                peer.beat.electable
+                    && self.heard(name, Duration::millis(500)).is_some()
+                    && peer.beat.position.is_some_and(|p| p.lsn > end)
+                    && (!synchronous || voters.is_some_and(|s| s.voters.contains_key(*name)))
+            })
+            .max_by_key(|(_, peer)| peer.beat.position)
+            .map(|(name, _)| name.clone())
+    }
+
+    fn stopped_now(&mut self) -> Reason {
+        self.exit();
+        Reason::Stopped
+    }
+
+    /// Nothing is promoted, demoted, started or stopped; a replica may be pointed elsewhere.
+    pub(crate) fn plan_paused(&mut self) -> Reason {
+        if let (Some(leader), Some(replica)) = (self.other_leader().cloned(), self.replica())
+            && replica.upstream.as_ref() != Some(&leader)
+            && self.ready_beat().is_some()
+        {
+            self.start_op(PgOp::Follow { upstream: Some(leader) });
+        }
+        Reason::Paused
+    }
+}

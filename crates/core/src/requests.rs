@@ -1,0 +1,458 @@
+//! Talking to the store: which transactions exist, what each compares, and what their answers mean.
+//! Leaves when to send them to `plan`.
+
+use crate::cluster::{
+    Accession, Beat, Claim, Compare, HistoryLine, Initialize, Key, Op, Purpose, ReignEnd, Status,
+    SyncState, TermRecord, Txn, Value,
+};
+use crate::input::{Action, RequestId, StoreOutcome, StoreRequest};
+use crate::mutant::Mutant;
+use crate::node::Node;
+use crate::state::{Attempt, Lease, ListState, Pending, Reign, RequestKind};
+use crate::{Duration, LeaseId, Revision, SystemId, Term, Time};
+
+/// A request without an answer for this long is forgotten; a late answer is still understood by
+/// what the view shows.
+const FORGET: Duration = Duration::secs(4);
+
+impl Node {
+    // === sending ===
+
+    fn request(&mut self, kind: RequestKind, request: StoreRequest) {
+        let id = RequestId(self.fresh_id());
+        self.pending.push(Pending { id, kind, sent: self.now });
+        self.push(Action::Store { id, request });
+    }
+
+    pub(crate) fn txn(&mut self, purpose: Purpose, compare: Vec<Compare>, then: Vec<Op>) {
+        let txn = Txn { purpose, compare, then };
+        self.request(RequestKind::Txn(purpose), StoreRequest::Txn(txn));
+    }
+
+    /// How many requests of this purpose wait for their answer.
+    pub(crate) fn in_flight(&self, purpose: Purpose) -> usize {
+        self.pending.iter().filter(|p| p.kind == RequestKind::Txn(purpose)).count()
+    }
+
+    /// One of the transactions that change who leads waits for its answer.
+    pub(crate) fn deciding(&self) -> bool {
+        [Purpose::TakeOver, Purpose::Found, Purpose::Release, Purpose::Claim]
+            .iter()
+            .any(|purpose| self.in_flight(*purpose) > 0)
+    }
+
+    pub(crate) fn read(&mut self) {
+        if !self.pending.iter().any(|p| p.kind == RequestKind::Read) {
+            self.request(RequestKind::Read, StoreRequest::Read);
+        }
+    }
+
+    pub(crate) fn lease_id(&self) -> Option<LeaseId> {
+        match self.lease {
+            Lease::Held { id, .. } => Some(id),
+            Lease::None | Lease::Asked => None,
+        }
+    }
+
+    fn unchanged(&self, key: Key) -> Compare {
+        let revision = self.view.modified(&key);
+        Compare::Modified(key, revision)
+    }
+
+    /// Asks for a lease, or renews the one that is held.
+    pub(crate) fn renew_lease(&mut self) {
+        let now = self.now;
+        self.pending.retain(|p| now.since(p.sent) < FORGET);
+        let ttl = self.policy().ttl;
+        let interval = self.policy().beat_interval();
+        match self.lease {
+            Lease::None => {
+                self.lease = Lease::Asked;
+                self.request(RequestKind::GrantLease, StoreRequest::GrantLease { ttl });
+            }
+            Lease::Asked => {
+                if !self.pending.iter().any(|p| p.kind == RequestKind::GrantLease) {
+                    self.lease = Lease::None;
+                }
+            }
+            Lease::Held { id, confirmed, next } if now >= next => {
+                self.lease = Lease::Held { id, confirmed, next: now + interval };
+                self.request(RequestKind::KeepAlive(id), StoreRequest::KeepAlive(id));
+            }
+            Lease::Held { .. } => {}
+        }
+    }
+
+    /// Writes the beat when it is due.
+    pub(crate) fn beat_if_due(&mut self) {
+        let now = self.now;
+        let lsn = self.primary().map(|p| p.flushed);
+        let Some(lease) = self.lease_id() else { return };
+        let optime = self.view.status.as_ref().map(|s| s.value.optime);
+        let waiting = self.in_flight(Purpose::Beat);
+        let lsn_known = self.view.beat.as_ref().map_or_else(Default::default, |b| b.value.lsn);
+        let Some(reign) = self.reign.as_mut().filter(|r| r.ended.is_none() && !r.key_lost) else {
+            return;
+        };
+        if now < reign.next_beat || waiting >= 3 {
+            return;
+        }
+        reign.next_beat = now + Duration(reign.ttl.0 / 5);
+        reign.seq += 1;
+        let lsn = lsn.unwrap_or(lsn_known);
+        let beat = Self::make_beat(self.incarnation, reign, lsn);
+        let term = reign.term;
+        let mut then = vec![Op::Put(Key::Beat, Value::Beat(beat), None)];
+        if optime != Some(lsn) {
+            then.push(Op::Put(Key::Status, Value::Status(Status { optime: lsn }), None));
+        }
+        let mut compare = Self::still_mine(term);
+        compare.push(Compare::Lease(Key::Leader, lease));
+        self.txn(Purpose::Beat, compare, then);
+    }
+
+    fn make_beat(incarnation: crate::Incarnation, reign: &Reign, lsn: crate::Lsn) -> Beat {
+        Beat {
+            incarnation,
+            seq: reign.seq,
+            ttl: reign.ttl,
+            lsn,
+            timeline: reign.start.map(|(timeline, _)| timeline),
+            timelines_ended: reign.timelines_ended,
+            start: reign.start.map(|(_, start)| start),
+            serving: reign.serving,
+            ended: reign.ended.clone(),
+        }
+    }
+
+    /// The term is the reigning one, and the leader key is as that term wrote it.
+    fn still_mine(term: Term) -> Vec<Compare> {
+        let at = Revision(term.0);
+        vec![Compare::Modified(Key::Term, at), Compare::Modified(Key::Leader, at)]
+    }
+
+    /// A change that only this term may make.
+    pub(crate) fn under_term(&mut self, purpose: Purpose, key: Key, value: Value) {
+        let Some(term) = self.leads() else { return };
+        let mut compare = Self::still_mine(term);
+        compare.push(self.unchanged(key.clone()));
+        self.txn(purpose, compare, vec![Op::Put(key, value, None)]);
+    }
+
+    /// Takes the leader key under a new term. Compares everything that the decision rests on: a
+    /// beat, a pause, another list or another claim in between refuses it.
+    pub(crate) fn take_over(&mut self, by: Accession, ballot: Option<Revision>, carried: bool) {
+        let Some(lease) = self.lease_id() else { return };
+        let me = self.config.name.clone();
+        let policy = self.policy().clone();
+        let old = self.view.sync.as_ref().map(|s| s.value.clone()).unwrap_or_default();
+        let sync = if policy.synchronous() && by != Accession::Operator {
+            SyncState { leader: Some(me.clone()), ..old }
+        } else {
+            SyncState { leader: policy.synchronous().then(|| me.clone()), ..SyncState::default() }
+        };
+        let gated = policy.synchronous()
+            && !carried
+            && (policy.synchronous_mode_strict || sync.names_voters());
+        let attempt = Attempt { by, sent: self.now, serving: carried, gated, ttl: policy.ttl };
+        let mut compare = vec![
+            self.unchanged(Key::Term),
+            self.unchanged(Key::Sync),
+            self.unchanged(Key::Config),
+            self.unchanged(Key::Leader),
+            self.unchanged(Key::Beat),
+        ];
+        if self.breaks(Mutant::TakeoverWithoutCompare) {
+            compare.clear();
+        }
+        if let Some(ballot) = ballot {
+            compare.push(Compare::Modified(Key::Claim, ballot));
+        }
+        let after = self.durable.wal_term;
+        let mut then = self.reign_keys(&attempt, lease, TermRecord { leader: me, by, after });
+        then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
+        if self.view.failover.is_some() {
+            then.push(Op::Put(Key::Failover, Value::Failover(None), None));
+        }
+        self.attempt = Some(attempt);
+        self.txn(Purpose::TakeOver, compare, then);
+    }
+
+    fn reign_keys(&self, attempt: &Attempt, lease: LeaseId, record: TermRecord) -> Vec<Op> {
+        let start = self.view.current_beat().filter(|_| attempt.serving).map(|b| &b.value);
+        let beat = Beat {
+            incarnation: self.incarnation,
+            seq: 0,
+            ttl: attempt.ttl,
+            lsn: self.position().map_or_else(Default::default, |p| p.lsn),
+            timeline: start.and_then(|b| b.timeline),
+            timelines_ended: start.map_or(0, |b| b.timelines_ended),
+            start: start.and_then(|b| b.start),
+            serving: attempt.serving,
+            ended: None,
+        };
+        vec![
+            Op::Put(Key::Leader, Value::Leader(record.leader.clone()), Some(lease)),
+            Op::Put(Key::Term, Value::Term(record), None),
+            Op::Put(Key::Beat, Value::Beat(beat), None),
+        ]
+    }
+
+    /// Writes a new cluster's keys, and its first term.
+    pub(crate) fn found(&mut self, system: SystemId) {
+        let Some(lease) = self.lease_id() else { return };
+        let policy = self.config.founding_policy.clone();
+        let gated = policy.synchronous() && policy.synchronous_mode_strict;
+        let by = Accession::Founding;
+        let attempt = Attempt { by, sent: self.now, serving: false, gated, ttl: policy.ttl };
+        let me = self.config.name.clone();
+        let sync =
+            SyncState { leader: policy.synchronous().then(|| me.clone()), ..Default::default() };
+        let compare = vec![
+            self.unchanged(Key::Initialize),
+            Compare::Modified(Key::Leader, Revision(0)),
+            Compare::Modified(Key::Term, Revision(0)),
+        ];
+        let mut then = self.reign_keys(&attempt, lease, TermRecord { leader: me, by, after: None });
+        then.push(Op::Put(Key::Initialize, Value::Initialize(Initialize::Done(system)), None));
+        then.push(Op::Put(Key::Config, Value::Config(policy), None));
+        then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
+        self.attempt = Some(attempt);
+        self.txn(Purpose::Found, compare, then);
+    }
+
+    /// Lets go of the key, saying how the reign ended. Belief ends before this is sent.
+    pub(crate) fn release(&mut self, end: ReignEnd) {
+        if self.in_flight(Purpose::Release) > 0 {
+            return;
+        }
+        let lsn = self.view.beat.as_ref().map_or_else(Default::default, |b| b.value.lsn);
+        let incarnation = self.incarnation;
+        let Some(reign) = self.reign.as_mut() else { return };
+        reign.ended = Some(end);
+        reign.serving = false;
+        reign.seq += 1;
+        let beat = Self::make_beat(incarnation, reign, lsn);
+        let compare = Self::still_mine(reign.term);
+        let mut then = vec![Op::Delete(Key::Leader), Op::Put(Key::Beat, Value::Beat(beat), None)];
+        if self.view.failover.is_some() {
+            then.push(Op::Put(Key::Failover, Value::Failover(None), None));
+        }
+        self.txn(Purpose::Release, compare, then);
+    }
+
+    pub(crate) fn claim(&mut self, withdrawn: bool) {
+        let claim =
+            Claim { candidate: self.config.name.clone(), incarnation: self.incarnation, withdrawn };
+        let compare = vec![self.unchanged(Key::Claim), self.unchanged(Key::Term)];
+        let purpose = if withdrawn { Purpose::WithdrawClaim } else { Purpose::Claim };
+        self.txn(purpose, compare, vec![Op::Put(Key::Claim, Value::Claim(claim), None)]);
+    }
+
+    /// Closes a ballot, somebody's or one's own: whoever it was, it can't succeed afterwards.
+    pub(crate) fn withdraw(&mut self, ballot: Revision) {
+        let open =
+            self.view.claim.as_ref().is_some_and(|c| c.modified == ballot && !c.value.withdrawn);
+        if !open || self.in_flight(Purpose::WithdrawClaim) > 0 {
+            return;
+        }
+        self.claim(true);
+    }
+
+    pub(crate) fn reserve_bootstrap(&mut self) {
+        let Some(lease) = self.lease_id() else { return };
+        let compare =
+            vec![self.unchanged(Key::Initialize), Compare::Modified(Key::Leader, Revision(0))];
+        let value = Value::Initialize(Initialize::Bootstrapping);
+        let then = vec![Op::Put(Key::Initialize, value, Some(lease))];
+        self.txn(Purpose::ReserveBootstrap, compare, then);
+    }
+
+    pub(crate) fn abandon_bootstrap(&mut self) {
+        let compare = vec![self.unchanged(Key::Initialize)];
+        self.txn(Purpose::AbandonBootstrap, compare, vec![Op::Delete(Key::Initialize)]);
+    }
+
+    pub(crate) fn publish_history(&mut self, lines: Vec<HistoryLine>) {
+        if self.in_flight(Purpose::PublishHistory) == 0 {
+            self.under_term(Purpose::PublishHistory, Key::History, Value::History(lines));
+        }
+    }
+
+    // === answers ===
+
+    pub(crate) fn on_store(&mut self, id: RequestId, outcome: &StoreOutcome) {
+        let Some(at) = self.pending.iter().position(|p| p.id == id) else { return };
+        let Pending { kind, sent, .. } = self.pending.swap_remove(at);
+        let counted = if self.breaks(Mutant::DeadlineFromReply) { self.now } else { sent };
+        match kind {
+            RequestKind::GrantLease => self.on_granted(outcome, counted),
+            RequestKind::KeepAlive(lease) => self.on_renewed(lease, outcome, counted),
+            RequestKind::Read => {}
+            RequestKind::Txn(purpose) => self.on_txn(purpose, outcome, counted),
+        }
+    }
+
+    fn on_granted(&mut self, outcome: &StoreOutcome, sent: Time) {
+        self.lease = match outcome {
+            StoreOutcome::Granted(id) => {
+                Lease::Held { id: *id, confirmed: sent, next: sent + self.policy().beat_interval() }
+            }
+            StoreOutcome::Alive
+            | StoreOutcome::LeaseGone
+            | StoreOutcome::Applied(_)
+            | StoreOutcome::Refused
+            | StoreOutcome::NotSent
+            | StoreOutcome::Unknown => Lease::None,
+        };
+        self.member = None;
+    }
+
+    fn on_renewed(&mut self, lease: LeaseId, outcome: &StoreOutcome, sent: Time) {
+        let Lease::Held { id, confirmed, next } = self.lease else { return };
+        if id != lease {
+            return;
+        }
+        match outcome {
+            StoreOutcome::Alive => {
+                self.lease = Lease::Held { id, confirmed: confirmed.max(sent), next };
+            }
+            StoreOutcome::LeaseGone => {
+                self.lease = Lease::None;
+                self.read();
+            }
+            StoreOutcome::NotSent | StoreOutcome::Unknown => {
+                let soon = self.now + Duration::millis(200);
+                self.lease = Lease::Held { id, confirmed, next: next.min(soon) };
+            }
+            StoreOutcome::Granted(_) | StoreOutcome::Applied(_) | StoreOutcome::Refused => {}
+        }
+    }
+
+    fn on_txn(&mut self, purpose: Purpose, outcome: &StoreOutcome, sent: Time) {
+        let applied = match outcome {
+            StoreOutcome::Applied(revision) => Some(*revision),
+            StoreOutcome::Refused
+            | StoreOutcome::NotSent
+            | StoreOutcome::Unknown
+            | StoreOutcome::Granted(_)
+            | StoreOutcome::Alive
+            | StoreOutcome::LeaseGone => None,
+        };
+        match (purpose, applied) {
+            (Purpose::TakeOver | Purpose::Found | Purpose::Reattach, Some(revision)) => {
+                self.begin_reign(Term(revision.0));
+            }
+            (Purpose::TakeOver | Purpose::Found | Purpose::Reattach, None) => {
+                if *outcome != StoreOutcome::Unknown {
+                    self.attempt = None;
+                }
+                if purpose == Purpose::TakeOver {
+                    self.takeover_failed();
+                }
+                self.read();
+            }
+            (Purpose::Beat, Some(_)) => {
+                if let Some(reign) = &mut self.reign {
+                    reign.confirmed = reign.confirmed.max(sent);
+                }
+            }
+            (Purpose::Beat, None) => {
+                let soon = self.now + Duration::millis(200);
+                if let Some(reign) = &mut self.reign {
+                    reign.next_beat = reign.next_beat.min(soon);
+                }
+                if *outcome == StoreOutcome::Refused {
+                    self.read();
+                }
+            }
+            (Purpose::Claim, Some(revision)) => self.claim_confirmed(revision),
+            (Purpose::Claim, None) => {
+                self.candidacy = None;
+                self.read();
+            }
+            (Purpose::PublishMember, None) => self.member = None,
+            (
+                Purpose::ReserveBootstrap
+                | Purpose::AbandonBootstrap
+                | Purpose::Release
+                | Purpose::WithdrawClaim
+                | Purpose::PublishSync
+                | Purpose::PublishHistory
+                | Purpose::PublishMember
+                | Purpose::ClearFailover,
+                _,
+            ) => {
+                if applied.is_none() {
+                    self.read();
+                }
+            }
+        }
+    }
+
+    /// The takeover was applied: by its answer, or because the view shows it.
+    pub(crate) fn begin_reign(&mut self, term: Term) {
+        if self.reign.as_ref().is_some_and(|r| r.term >= term) {
+            return;
+        }
+        let Some(attempt) = self.attempt.take() else { return };
+        let before = self.reign.take().filter(|_| attempt.serving);
+        let start = before.as_ref().and_then(|r| r.start).or_else(|| self.carried_start(&attempt));
+        let list = before.map_or_else(ListState::default, |r| r.list);
+        self.reign = Some(Reign {
+            term,
+            by: attempt.by,
+            ttl: attempt.ttl,
+            confirmed: attempt.sent,
+            next_beat: self.now,
+            seq: 0,
+            start,
+            timelines_ended: self.view.beat.as_ref().map_or(0, |b| b.value.timelines_ended),
+            gated: attempt.gated,
+            serving: attempt.serving,
+            key_lost: false,
+            ended: None,
+            start_failures: 0,
+            slots: None,
+            list,
+            handover: None,
+            was_primary: attempt.serving,
+        });
+        self.candidacy = None;
+        self.vacant_since = None;
+        self.durable.wal_term = Some(term);
+        self.durable.term_seen = self.durable.term_seen.max(Some(term));
+        self.persist();
+    }
+
+    fn carried_start(&self, attempt: &Attempt) -> Option<(crate::Timeline, crate::Lsn)> {
+        let beat = &self.view.beat.as_ref().filter(|_| attempt.serving)?.value;
+        beat.timeline.zip(beat.start)
+    }
+
+    /// What the view says of this node's own reign.
+    pub(crate) fn check_reign(&mut self) {
+        let shown = self.view.current_term();
+        let mine = self.view.leader.as_ref().is_some_and(|l| l.value == self.config.name);
+        let by_me =
+            self.view.current_beat().is_some_and(|b| b.value.incarnation == self.incarnation);
+        if let (Some(term), Some(_), true, true) = (shown, self.attempt, mine, by_me)
+            && self.reign.as_ref().is_none_or(|r| r.term < term)
+        {
+            self.begin_reign(term);
+        }
+        let Some(reign) = &mut self.reign else { return };
+        if self.view.revision.0 < reign.term.0 {
+            return;
+        }
+        if shown != Some(reign.term) || (self.view.leader.is_some() && !mine) {
+            self.reign = None;
+        } else if self.view.leader.is_none() {
+            if reign.ended.is_some() {
+                self.reign = None;
+            } else {
+                reign.key_lost = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a node remembers between two inputs: its lease, its reign, its candidacy, its peers.
+//! Plain data; what follows from it is decided in `plan`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::{Accession, Purpose, ReignEnd};
+use crate::input::{OpId, RequestId};
+use crate::peer::{PeerBeat, PledgeAnswer, PledgeRefusal};
+use crate::postgres::{PgFacts, PgOp, SyncNames};
+use crate::{Duration, LeaseId, Lsn, NodeName, Revision, Term, Time, Timeline};
+
+/// This node's lease at the store; `leader` and its member key hang on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lease {
+    None,
+    Asked,
+    Held {
+        id: LeaseId,
+        /// When the last confirmed grant or renewal was sent.
+        confirmed: Time,
+        /// When the next renewal is due.
+        next: Time,
+    },
+}
+
+/// What is known of the local PostgreSQL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Pg {
+    /// Not looked at since the last operation.
+    Unknown,
+    /// The latest observation.
+    Facts(PgFacts),
+    /// Its postmaster ended; others of its processes may live.
+    Exited,
+    /// Nothing of it is left; not looked at since.
+    Empty,
+}
+
+/// One reign of this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reign {
+    pub(crate) term: Term,
+    pub(crate) by: Accession,
+    pub(crate) ttl: Duration,
+    /// When the last confirmed beat (or the takeover itself) was sent.
+    pub(crate) confirmed: Time,
+    pub(crate) next_beat: Time,
+    pub(crate) seq: u64,
+    /// Where this term's WAL begins, and on which timeline, once PostgreSQL is primary in it.
+    pub(crate) start: Option<(Timeline, Lsn)>,
+    pub(crate) timelines_ended: u32,
+    /// Clients must wait for the first list of this term.
+    pub(crate) gated: bool,
+    pub(crate) serving: bool,
+    /// The key vanished though nobody took it.
+    pub(crate) key_lost: bool,
+    /// Set before the release is sent: belief is over.
+    pub(crate) ended: Option<ReignEnd>,
+    pub(crate) start_failures: u32,
+    pub(crate) slots: Option<Vec<NodeName>>,
+    pub(crate) list: ListState,
+    pub(crate) handover: Option<HandOver>,
+    /// PostgreSQL has been primary in this reign: its end is a death, not a beginning.
+    pub(crate) was_primary: bool,
+}
+
+/// The leader's view of `synchronous_standby_names`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ListState {
+    /// The list in force, since when, and the end of WAL when it came into force.
+    pub(crate) effective: Option<(SyncNames, Time, Lsn)>,
+    /// Since when nobody could be listed.
+    pub(crate) nobody_since: Option<Time>,
+    /// Since when a listed node has not been streaming.
+    pub(crate) lost_since: BTreeMap<NodeName, Time>,
+}
+
+/// A planned hand-over that has begun.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HandOver {
+    pub(crate) to: NodeName,
+    pub(crate) since: Time,
+}
+
+/// How long the leader's keys have stood still.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Silence {
+    pub(crate) leader: Revision,
+    pub(crate) beat: Revision,
+    pub(crate) since: Time,
+}
+
+/// Another agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Peer {
+    pub(crate) beat: PeerBeat,
+    pub(crate) heard: Time,
+    /// Its stream ended since it was last heard: its process is gone, or the way to it.
+    pub(crate) lost: bool,
+}
+
+/// This node's attempt to take over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Candidacy {
+    /// `None` until the claim is confirmed.
+    pub(crate) ballot: Option<Revision>,
+    pub(crate) since: Time,
+    pub(crate) next_ask: Time,
+    /// Whom it asks, itself left out.
+    pub(crate) asked: BTreeSet<NodeName>,
+    pub(crate) answers: BTreeMap<NodeName, PledgeAnswer>,
+    pub(crate) by: Accession,
+}
+
+impl Candidacy {
+    pub(crate) fn last_refusal(&self) -> Option<PledgeRefusal> {
+        self.answers.values().find_map(|answer| match answer {
+            PledgeAnswer::Refused(why) => Some(*why),
+            PledgeAnswer::Pledged { .. } => None,
+        })
+    }
+}
+
+/// Another candidate's question, until it is answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Asked {
+    pub(crate) from: NodeName,
+    pub(crate) ballot: Revision,
+    pub(crate) at: Time,
+}
+
+/// An operation on PostgreSQL that has not answered yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RunningOp {
+    pub(crate) id: OpId,
+    pub(crate) op: PgOp,
+}
+
+/// A request to the store that has not answered yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pending {
+    pub(crate) id: RequestId,
+    pub(crate) kind: RequestKind,
+    pub(crate) sent: Time,
+}
+
+/// What a pending request is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RequestKind {
+    GrantLease,
+    KeepAlive(LeaseId),
+    Read,
+    Txn(Purpose),
+}
+
+/// A takeover that was sent: what becomes of it is known by its answer, or by the view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) by: Accession,
+    pub(crate) sent: Time,
+    pub(crate) serving: bool,
+    pub(crate) gated: bool,
+    pub(crate) ttl: Duration,
+}
