@@ -1,0 +1,257 @@
+//! One HTTP/2 connection to one member, greeted: it answered who it is and that it has a leader.
+//! Leaves choosing members, retries and deadlines of whole calls to the parent.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prost::Message;
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Code, Streaming};
+use tonic_prost::ProstCodec;
+use tower::Service;
+
+use super::{Credentials, Endpoint};
+use crate::error::{Error, with_causes};
+use crate::pb;
+use crate::tasks::Tasks;
+
+/// etcd closes connections that ping more often than each 5 s ("too many pings"). So these pings
+/// only reap the dead; calls have their own time limits, and watches ask for progress.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// etcd hashes passwords with bcrypt, which takes its time.
+const AUTHENTICATE_LIMIT: Duration = Duration::from_secs(3);
+
+/// The number of a connection, so that a failure is blamed on the one that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ConnectionId(u64);
+
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) endpoint: Endpoint,
+    sender: http2::SendRequest<Body>,
+    origin: http::Uri,
+    token: Option<MetadataValue<Ascii>>,
+    /// Owns the connection's tasks: they end when the last user of this connection is gone.
+    _tasks: Tasks,
+}
+
+/// What a fresh connection's member said.
+pub(crate) struct Greeting {
+    pub(crate) connection: Connection,
+    pub(crate) status: pb::StatusResponse,
+}
+
+impl Connection {
+    /// Connects and asks the member for its status, so that a hung or leaderless member is found
+    /// out before anything that matters is sent to it.
+    pub(crate) async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Greeting, Error> {
+        let not_sent = |why: String| Error::NotSent { endpoint: endpoint.to_string(), why };
+        let greeting = async {
+            let connection = Self::handshake(endpoint).await.map_err(not_sent)?;
+            let status: pb::StatusResponse = connection
+                .unary(pb::path::STATUS, pb::StatusRequest {})
+                .await
+                .map_err(|failure| not_sent(format!("no status: {failure}")))?;
+            Ok(Greeting { connection, status })
+        };
+        match timeout(limit, greeting).await {
+            Ok(greeting) => greeting,
+            Err(_) => Err(not_sent(format!("no answer to a greeting within {limit:?}"))),
+        }
+    }
+
+    async fn handshake(endpoint: &Endpoint) -> Result<Self, String> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let stream = endpoint.open().await.map_err(|error| with_causes(&error))?;
+        let tasks = Tasks::default();
+        let (sender, driver) = http2::Builder::new(tasks.spawner())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| with_causes(&error))?;
+        tasks.spawner().spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(error = with_causes(&error), "store connection ended");
+            }
+        });
+        let origin = http::Uri::builder()
+            .scheme("http")
+            .authority(endpoint.authority())
+            .path_and_query("/")
+            .build()
+            .map_err(|error| with_causes(&error))?;
+        let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { id, endpoint: endpoint.clone(), sender, origin, token: None, _tasks: tasks })
+    }
+
+    /// Gets a token for this connection. A store without authentication gives none and wants none.
+    pub(crate) async fn authenticate(&mut self, who: &Credentials) -> Result<(), Error> {
+        let request =
+            pb::AuthenticateRequest { name: who.user.clone(), password: who.password.clone() };
+        let answer = timeout(
+            AUTHENTICATE_LIMIT,
+            self.unary::<_, pb::AuthenticateResponse>(pb::path::AUTHENTICATE, request),
+        )
+        .await;
+        let not_sent = |why: String| Error::NotSent { endpoint: self.endpoint.to_string(), why };
+        match answer {
+            Err(_) => Err(not_sent("no answer to authentication".to_owned())),
+            Ok(Ok(reply)) => {
+                let token = MetadataValue::try_from(&reply.token)
+                    .map_err(|_| not_sent("its token is no legal header".to_owned()))?;
+                self.token = Some(token);
+                Ok(())
+            }
+            Ok(Err(Failure::Status(status)))
+                if status.code() == Code::FailedPrecondition
+                    && status.message().contains("not enabled") =>
+            {
+                Ok(())
+            }
+            Ok(Err(failure)) => Err(match failure.into_error(&self.endpoint) {
+                // Nothing of the caller's was sent yet.
+                Error::Unknown { endpoint, why } => Error::NotSent { endpoint, why },
+                other => other,
+            }),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// One request, one answer. Streams of one message each way are the same on the wire.
+    pub(crate) async fn unary<Q, R>(&self, path: &'static str, message: Q) -> Result<R, Failure>
+    where
+        Q: Message + 'static,
+        R: Message + Default + 'static,
+    {
+        let mut grpc = self.grpc();
+        let codec = ProstCodec::<Q, R>::default();
+        let request = self.request(message);
+        match grpc.unary(request, PathAndQuery::from_static(path), codec).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(Failure::from(status)),
+        }
+    }
+
+    /// A stream of requests, a stream of answers; the member must know of a leader all the time.
+    pub(crate) async fn stream<Q, R>(
+        &self,
+        path: &'static str,
+        messages: impl futures_util::Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<R>, Failure>
+    where
+        Q: Message + 'static,
+        R: Message + Default + 'static,
+    {
+        let mut grpc = self.grpc();
+        let codec = ProstCodec::<Q, R>::default();
+        let mut request = self.request(messages);
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        match grpc.streaming(request, PathAndQuery::from_static(path), codec).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(Failure::from(status)),
+        }
+    }
+
+    fn grpc(&self) -> tonic::client::Grpc<Sender> {
+        // The default limit of 4 MiB would turn a large answer into a failed call.
+        tonic::client::Grpc::with_origin(Sender(self.sender.clone()), self.origin.clone())
+            .max_decoding_message_size(usize::MAX)
+    }
+
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        request
+    }
+}
+
+/// How a single attempt failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The request never left.
+    NotSent(String),
+    /// The server or the transport said so.
+    Status(tonic::Status),
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        use std::error::Error as _;
+        match status.source().and_then(|source| source.downcast_ref::<NeverSent>()) {
+            Some(never) => Self::NotSent(with_causes(never)),
+            None => Self::Status(status),
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn into_error(self, endpoint: &Endpoint) -> Error {
+        match self {
+            Self::NotSent(why) => Error::NotSent { endpoint: endpoint.to_string(), why },
+            Self::Status(status) => Error::from_status(&endpoint.to_string(), &status),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSent(why) => f.write_str(why),
+            Self::Status(status) => f.write_str(&with_causes(status)),
+        }
+    }
+}
+
+/// The connection was closed before the request was written to it.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was closed before the request was sent")]
+struct NeverSent(#[source] hyper::Error);
+
+/// hyper's sender as the service that tonic calls.
+struct Sender(http2::SendRequest<Body>);
+
+type Sending = Pin<
+    Box<
+        dyn Future<
+                Output = Result<http::Response<Incoming>, Box<dyn std::error::Error + Send + Sync>>,
+            > + Send,
+    >,
+>;
+
+impl Service<http::Request<Body>> for Sender {
+    type Response = http::Response<Incoming>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Sending;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Sending {
+        let sending = self.0.try_send_request(request);
+        Box::pin(async move {
+            sending.await.map_err(|mut failed| {
+                // hyper gives the request back when it was never written.
+                let never_sent = failed.take_message().is_some();
+                let error = failed.into_error();
+                if never_sent { NeverSent(error).into() } else { error.into() }
+            })
+        })
+    }
+}
