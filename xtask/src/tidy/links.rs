@@ -22,7 +22,7 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Every `docs/...md` that a comment or string of a Rust file names is there.
+/// Every document below `docs` that a comment or string of a Rust file names is there.
 pub(crate) fn mentions(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.is_rust() && !source.is_test()) {
