@@ -238,6 +238,17 @@ impl Node {
             && self.belief_until().is_some_and(|end| self.now < end)
     }
 
+    /// Something waits for the next observation of PostgreSQL: look more often than each 100 ms.
+    #[must_use]
+    pub fn impatient(&self) -> bool {
+        let gate = self.reign.as_ref().is_some_and(|r| !r.serving && r.ended.is_none());
+        gate || self.candidacy.is_some()
+            || self.asked.is_some()
+            || self.pg == Pg::Unknown
+            || self.pg == Pg::Empty
+            || self.stream_lost.is_some()
+    }
+
     /// The cluster as this node last saw it.
     #[must_use]
     pub fn view(&self) -> &Arc<ClusterView> {

@@ -262,9 +262,11 @@ impl Node {
     }
 
     fn ensure_slots(&mut self) {
-        let nodes: Vec<NodeName> =
-            self.view.members.keys().filter(|n| **n != self.config.name).cloned().collect();
         let have = self.reign.as_ref().and_then(|r| r.slots.as_ref());
+        // A member that is away for a while finds its WAL still there.
+        let known = self.view.members.keys().chain(have.into_iter().flatten());
+        let nodes: BTreeSet<&NodeName> = known.filter(|n| **n != self.config.name).collect();
+        let nodes: Vec<NodeName> = nodes.into_iter().cloned().collect();
         if have != Some(&nodes) && !(nodes.is_empty() && have.is_none()) {
             self.start_op(PgOp::EnsureSlots { nodes });
         }

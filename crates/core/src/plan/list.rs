@@ -86,7 +86,15 @@ impl Node {
                     *end = flushed;
                 }
             }
-            _ => reign.list.effective = Some((names, now, flushed)),
+            known => {
+                // Under a list that nobody satisfies nothing was acknowledged: nobody acts by it.
+                let nothing_before = match known {
+                    Some((before, ..)) => before.is_nobody(),
+                    None => reign.gated && !reign.serving,
+                };
+                let since = if nothing_before { now - SETTLE } else { now };
+                reign.list.effective = Some((names, since, flushed));
+            }
         }
     }
 

@@ -137,6 +137,9 @@ impl Node {
         if self.primary().is_none() && !self.unresponsive_primary() {
             return None;
         }
+        if self.kill.is_some() {
+            return Some((Situation::Fence, Reason::BeliefEnded));
+        }
         if self.deciding() {
             return Some((Situation::Leader, Reason::TakingOver));
         }

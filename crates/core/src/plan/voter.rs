@@ -88,7 +88,7 @@ impl Node {
         if self.policy().pause {
             return Some(PledgeRefusal::Paused);
         }
-        if self.reign.is_some() || self.primary().is_some() || self.attempt.is_some() {
+        if self.reign.is_some() || self.primary().is_some() || self.deciding() {
             return Some(PledgeRefusal::Leads);
         }
         let newer = self.view.claim.as_ref().is_some_and(|c| c.modified > asked.ballot);
