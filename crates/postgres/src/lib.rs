@@ -1,1 +1,43 @@
 //! One PostgreSQL server: reports facts, obeys commands, decides nothing.
+//!
+//! [`discover`] finds the programs; [`Server::open`] takes hold of a data directory (and of a
+//! PostgreSQL that an earlier life of this agent left running); [`Server::facts`] observes;
+//! [`Server::execute`] does one operation; [`Server::kill`] interrupts it and kills the process tree,
+//! waiting for nothing else; [`Server::arm`] moves the deadline at which the guard would.
+//!
+//! Left to others: every decision (core), the store, and the processes' fence (`pgherd-guard`).
+
+mod control;
+mod discover;
+mod error;
+mod server;
+mod settings;
+
+pub use control::{ControlError, ControlFile, read_control};
+pub use discover::{Binaries, DiscoverError, discover};
+pub use error::PgError;
+pub use server::{Found, Progress, Server};
+pub use settings::{Address, Credentials, Peers, Secret, Settings};
+
+/// Parameters that pgherd sets itself; the user's values for them are ignored.
+pub const CONTROLLED: &[&str] = &[
+    "cluster_name",
+    "data_directory",
+    "hba_file",
+    "hot_standby",
+    "listen_addresses",
+    "logging_collector",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "synchronous_standby_names",
+    "unix_socket_directories",
+];

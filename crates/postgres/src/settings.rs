@@ -1,0 +1,100 @@
+//! What one PostgreSQL is told: places, addresses, users, parameters.
+//! Leaves reading files and environment variables, and checking relations, to the caller.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_core::NodeName;
+
+use crate::discover::Binaries;
+
+/// Everything about one PostgreSQL that doesn't change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// PostgreSQL's programs, from [`crate::discover`].
+    pub bin: Binaries,
+    /// PGDATA. Beside it are made: `<data_dir>.lock`, `.instance`, `.rewinding`, `.slots`, `.new`,
+    /// `.clone`, `.old-…`; so its parent must be on the same file system and writable.
+    pub data_dir: PathBuf,
+    /// Files of this agent that needn't survive a reboot: the guard's registration, the passfile.
+    pub run_dir: PathBuf,
+    /// The Unix socket's directory; made with mode 0700 when missing.
+    pub socket_dir: PathBuf,
+    /// PostgreSQL's and the guard's output.
+    pub log_file: PathBuf,
+    /// `listen_addresses`.
+    pub listen_addresses: String,
+    /// `port`.
+    pub port: u16,
+    /// `cluster_name`: the scope.
+    pub cluster_name: String,
+    /// This node; the `application_name` of its WAL receiver, and through
+    /// [`NodeName::slot_name`] the name of its slot.
+    pub node: NodeName,
+    /// The superuser, who works over the Unix socket only.
+    pub superuser: Credentials,
+    /// Who streams and copies.
+    pub replication: Credentials,
+    /// Who runs pg_rewind on the source.
+    pub rewind: Credentials,
+    /// The user's parameters; those that pgherd controls are ignored ([`crate::CONTROLLED`]).
+    pub parameters: BTreeMap<String, String>,
+    /// The whole of `pg_hba.conf` behind the agent's own line; `None` for the generated default.
+    pub hba: Option<Vec<String>>,
+    /// Networks (CIDR, `samenet`, …) that the generated `pg_hba.conf` admits with passwords,
+    /// besides `samehost`.
+    pub hba_networks: Vec<String>,
+    /// The program that becomes the guard; `/proc/self/exe`.
+    pub guard_exe: PathBuf,
+    /// How long a fast shutdown may take before the tree is killed. 30 s.
+    pub stop_bound: Duration,
+    /// How long a start or promotion may show no progress. 300 s (`primary_start_timeout`).
+    pub start_bound: Duration,
+}
+
+/// A user and a password.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The role's name.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// A text that no log, error or `Debug` shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself, for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where a node's PostgreSQL is reached from other nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
+    /// A host name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Finds a node's address, as the store has it now.
+pub type Peers = Arc<dyn Fn(&NodeName) -> Option<Address> + Send + Sync>;
