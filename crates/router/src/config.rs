@@ -84,11 +84,11 @@ pub enum StartError {
 }
 
 fn hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            " (ports below 1024 need CAP_NET_BIND_SERVICE or a larger port number)"
-        }
-        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has that address)",
-        _ => "",
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        " (ports below 1024 need CAP_NET_BIND_SERVICE or a larger port number)"
+    } else if source.kind() == io::ErrorKind::AddrNotAvailable {
+        " (no interface of this machine has that address)"
+    } else {
+        ""
     }
 }

@@ -181,7 +181,7 @@ async fn withdrawn(routes: &mut watch::Receiver<Arc<Routes>>, port: Port, target
         !fallback && !routes.targets(port).contains(target)
     };
     if routes.wait_for(gone).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

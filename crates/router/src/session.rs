@@ -57,7 +57,6 @@ enum Refusal {
 
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(shared: Arc<Shared>, arrival: Arrival) {
-    let (port, peer) = (arrival.port, arrival.peer);
     // Boxed: the opening's state is large and gone before the session's long life begins.
     let opened = Box::pin(open(&shared, arrival)).await;
     drop(shared);
@@ -69,19 +68,19 @@ pub(crate) async fn serve(shared: Arc<Shared>, arrival: Arrival) {
     if let Ending::Aborted(side) = ending {
         opened.seat.aborted_by(side);
     }
-    log(opened.seat.session(), port, peer, ending);
+    log(opened.seat.session(), ending);
 }
 
 /// One line for each session, like HAProxy's `tcplog`.
-fn log(session: &Session, port: Port, peer: SocketAddr, ending: Ending) {
+fn log(session: &Session, ending: Ending) {
     let (how, by) = match ending {
         Ending::Finished(side) => ("closed", format!("{side:?}")),
         Ending::Aborted(side) => ("aborted", format!("{side:?}")),
         Ending::Closed(why) => ("closed", format!("router: {}", why.as_str())),
     };
     tracing::info!(
-        client = %peer,
-        port = %port,
+        client = %session.client,
+        port = %session.port,
         server = %session.target.name,
         address = %session.target.address,
         term = session.target.term.map(|term| term.0),
@@ -118,7 +117,7 @@ async fn open(shared: &Arc<Shared>, arrival: Arrival) -> Option<Opened> {
         Ok(Joined::Cancelled) => None,
         Ok(Joined::Closed(seat, ending)) => {
             finish(&opening.client);
-            log(seat.session(), port, peer, ending);
+            log(seat.session(), ending);
             None
         }
         Err(refusal) => {
