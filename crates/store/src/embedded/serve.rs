@@ -37,6 +37,9 @@ pub enum ServeError {
     /// The disk failed.
     #[error(transparent)]
     Journal(Arc<JournalError>),
+    /// The thread that writes died: a defect of pgherd, not of the disk.
+    #[error("the store's writer died; start the store again, and report this with its log")]
+    WriterDied,
 }
 
 impl Server {
@@ -66,7 +69,9 @@ impl Server {
         let mut connections = JoinSet::new();
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
-            error = self.writer.failed() => Err(ServeError::Journal(error)),
+            error = self.writer.failed() => {
+                Err(error.map_or(ServeError::WriterDied, ServeError::Journal))
+            }
             () = accept_all(unix, tcp, &service, &mut connections) => Ok(()),
             () = expire(&service) => Ok(()),
         };

@@ -152,14 +152,16 @@ impl Writer {
         self.queue.clone()
     }
 
-    /// Waits until the disk fails; never, if it doesn't.
-    pub(crate) async fn failed(&mut self) -> Arc<JournalError> {
-        match self.outcome.wait_for(Option::is_some).await {
-            Ok(error) => match error.as_ref() {
-                Some(error) => error.clone(),
-                None => std::future::pending().await,
-            },
-            Err(_) => std::future::pending().await,
+    /// Waits until the thread ends although nobody told it to: the disk failed, or (none) it
+    /// panicked.
+    pub(crate) async fn failed(&mut self) -> Option<Arc<JournalError>> {
+        loop {
+            if let Some(error) = self.outcome.borrow_and_update().clone() {
+                return Some(error);
+            }
+            if self.outcome.changed().await.is_err() {
+                return self.outcome.borrow().clone();
+            }
         }
     }
 }
