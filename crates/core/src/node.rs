@@ -431,3 +431,6 @@ impl Node {
         self.config.mutant == Some(law)
     }
 }
+
+#[cfg(test)]
+mod tests;

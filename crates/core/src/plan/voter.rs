@@ -1,7 +1,7 @@
 //! Another node asks for this one's pledge: promise, on disk; stop receiving; say how far one got.
 //! In this order, and bound until the ballot can't succeed any more (design, revocation 2 and 7).
 
-use crate::cluster::ReignEnd;
+use crate::cluster::{Purpose, ReignEnd};
 use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
 use crate::node::Node;
@@ -88,7 +88,8 @@ impl Node {
         if self.policy().pause {
             return Some(PledgeRefusal::Paused);
         }
-        if self.reign.is_some() || self.primary().is_some() || self.deciding() {
+        let taking = self.in_flight(Purpose::TakeOver) + self.in_flight(Purpose::Found) > 0;
+        if self.reign.is_some() || self.primary().is_some() || taking {
             return Some(PledgeRefusal::Leads);
         }
         let newer = self.view.claim.as_ref().is_some_and(|c| c.modified > asked.ballot);

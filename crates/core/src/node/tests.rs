@@ -1,0 +1,315 @@
+//! Laws that one node can show alone: what it counts from, what it compares, in which order it
+//! promises. Whole stories are in `scenarios/`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::cluster::{
+    Accession, Beat, Claim, Compare, Initialize, Key, Keyed, MemberRecord, MemberRole, MemberState,
+    Purpose, SyncState, TermRecord, Txn,
+};
+use crate::input::{StoreOutcome, StoreRequest};
+use crate::peer::{PledgeAnswer, PledgeRefusal};
+use crate::postgres::{ReplicaFacts, RunningFacts};
+use crate::{Instance, LeaseId, RequestId, Revision, SystemId, Timeline};
+
+fn name(text: &str) -> NodeName {
+    NodeName::new(text).unwrap()
+}
+
+fn at<T>(revision: u64, value: T) -> Option<Keyed<T>> {
+    let at = Revision(revision);
+    Some(Keyed { value, created: at, modified: at, lease: None })
+}
+
+/// A cluster of n1 (leader since revision 10), n2 and n3, quorum mode, both replicas voters.
+fn view() -> ClusterView {
+    let member = MemberRecord {
+        state: MemberState::Running,
+        role: MemberRole::Replica,
+        lsn: None,
+        replayed: None,
+        timeline: None,
+        streaming: true,
+        nofailover: false,
+        paused: false,
+    };
+    let members = ["n1", "n2", "n3"].map(|n| (name(n), at(9, member.clone()).unwrap()));
+    let voters = ["n2", "n3"].map(|n| (name(n), None));
+    let by = Accession::Founding;
+    ClusterView {
+        revision: Revision(20),
+        initialize: at(5, Initialize::Done(SystemId(7))),
+        config: at(10, Policy::default()),
+        leader: at(10, name("n1")),
+        term: at(10, TermRecord { leader: name("n1"), by, after: None }),
+        beat: at(19, beat()),
+        sync: at(
+            12,
+            SyncState { leader: Some(name("n1")), quorum: 1, voters: BTreeMap::from(voters) },
+        ),
+        members: BTreeMap::from(members),
+        ..ClusterView::default()
+    }
+}
+
+fn beat() -> Beat {
+    Beat {
+        incarnation: Incarnation(1),
+        seq: 4,
+        ttl: Duration::secs(5),
+        lsn: Lsn(100),
+        timeline: Some(Timeline(1)),
+        timelines_ended: 0,
+        start: Some(Lsn(10)),
+        serving: true,
+        ended: None,
+    }
+}
+
+fn replica(at: Time, upstream: Option<&str>, streaming: bool) -> Input {
+    let role = PgRole::Replica(ReplicaFacts {
+        received: Lsn(100),
+        replayed: Lsn(100),
+        streaming,
+        upstream: upstream.map(name),
+        at_end: !streaming,
+    });
+    let running =
+        RunningFacts { system_id: SystemId(7), instance: Instance(2), timeline: Timeline(1), role };
+    Input::Postgres(PgFacts { at, state: PgState::Running(running) })
+}
+
+/// A node, its clock, and what it wants.
+struct Bench {
+    node: Node,
+    now: Time,
+    actions: Vec<Action>,
+}
+
+impl Bench {
+    fn replica_n2() -> Self {
+        let config = NodeConfig {
+            name: name("n2"),
+            nofailover: false,
+            founding_policy: Policy::default(),
+            may_found: true,
+            seed: 0,
+            mutant: None,
+        };
+        let durable = Durable { wal_term: Some(Term(10)), ..Durable::default() };
+        let now = Time(1_000_000);
+        let node = Node::new(config, Incarnation(2), durable, now);
+        let mut bench = Self { node, now, actions: Vec::new() };
+        bench.feed(Input::View(Arc::new(view())));
+        bench.answer_all(|_| StoreOutcome::Granted(LeaseId(77)));
+        bench.feed(replica(bench.now, Some("n1"), true));
+        bench
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.node.handle(self.now, input);
+        while let Some(action) = self.node.poll_action() {
+            self.actions.push(action);
+        }
+    }
+
+    fn later(&mut self, ms: u64) {
+        self.now += Duration::millis(ms);
+    }
+
+    /// Takes what was wanted so far.
+    fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    fn requests(&mut self) -> Vec<(RequestId, StoreRequest)> {
+        let mut requests = Vec::new();
+        self.actions.retain(|action| match action {
+            Action::Store { id, request } => {
+                requests.push((*id, request.clone()));
+                false
+            }
+            _ => true,
+        });
+        requests
+    }
+
+    fn answer_all(&mut self, outcome: impl Fn(&StoreRequest) -> StoreOutcome) {
+        for (id, request) in self.requests() {
+            self.feed(Input::Store { id, outcome: outcome(&request) });
+        }
+    }
+
+    fn persist_all(&mut self) {
+        let seqs: Vec<u64> = self
+            .actions
+            .iter()
+            .filter_map(|a| if let Action::Persist { seq, .. } = a { Some(*seq) } else { None })
+            .collect();
+        for seq in seqs {
+            self.feed(Input::Persisted { seq });
+        }
+    }
+
+    fn take_txn(&mut self, purpose: Purpose) -> Option<(RequestId, Txn)> {
+        self.requests().into_iter().find_map(|(id, request)| match request {
+            StoreRequest::Txn(txn) if txn.purpose == purpose => Some((id, txn)),
+            _ => None,
+        })
+    }
+}
+
+/// n1 died and said so.
+fn released() -> ClusterView {
+    let ended = Some(crate::cluster::ReignEnd::Died);
+    ClusterView {
+        revision: Revision(30),
+        leader: None,
+        beat: at(30, Beat { serving: false, ended, ..beat() }),
+        ..view()
+    }
+}
+
+#[test]
+fn a_voter_that_hears_the_leader_refuses() {
+    let mut bench = Bench::replica_n2();
+    bench.take();
+    bench.feed(Input::Peer {
+        from: name("n3"),
+        message: PeerMessage::AskPledge { ballot: Revision(25) },
+    });
+    let refused = bench.take().into_iter().any(|a| {
+        let no = PledgeAnswer::Refused(PledgeRefusal::HearsLeader);
+        a == Action::Send {
+            to: name("n3"),
+            message: PeerMessage::Pledge { ballot: Revision(25), answer: no },
+        }
+    });
+    assert!(refused);
+}
+
+#[test]
+fn a_voter_persists_then_stops_receiving_then_answers() {
+    let mut bench = Bench::replica_n2();
+    let claim = Claim { candidate: name("n3"), incarnation: Incarnation(3), withdrawn: false };
+    let mut news = released();
+    news.claim = at(30, claim);
+    bench.feed(Input::View(Arc::new(news)));
+    bench.take();
+    let ask = PeerMessage::AskPledge { ballot: Revision(30) };
+    bench.feed(Input::Peer { from: name("n3"), message: ask });
+    let promised =
+        |a: &Action| matches!(a, Action::Persist { record, .. } if record.promise.is_some());
+    let follows_nobody =
+        |a: &Action| matches!(a, Action::Postgres { op: PgOp::Follow { upstream: None }, .. });
+    let answered =
+        |a: &Action| matches!(a, Action::Send { message: PeerMessage::Pledge { .. }, .. });
+    assert!(bench.actions.iter().any(promised));
+    assert!(!bench.actions.iter().any(follows_nobody), "not before the promise is on disk");
+    bench.persist_all();
+    assert!(bench.actions.iter().any(follows_nobody));
+    assert!(!bench.actions.iter().any(answered), "not before the receiver is gone");
+    let id = bench
+        .take()
+        .into_iter()
+        .find_map(|a| if let Action::Postgres { id, .. } = a { Some(id) } else { None })
+        .unwrap();
+    bench.later(20);
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    bench.feed(replica(bench.now, None, false));
+    let pledged = bench.actions.iter().any(|a| {
+        matches!(a, Action::Send { message: PeerMessage::Pledge {
+            answer: PledgeAnswer::Pledged { position, .. }, .. }, .. }
+            if position.lsn == Lsn(100) && position.term == Term(10))
+    });
+    assert!(pledged);
+}
+
+/// Leads a candidate through its ballot; n3 pledges `theirs`.
+fn candidate(theirs: Lsn) -> Bench {
+    let mut bench = Bench::replica_n2();
+    bench.feed(Input::View(Arc::new(released())));
+    let (id, _) = bench.take_txn(Purpose::Claim).expect("claims at once");
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(31)) });
+    bench.persist_all();
+    bench.take();
+    bench.later(20);
+    bench.feed(Input::OpDone { id: last_op(&bench), result: PgOpResult::Done });
+    bench.feed(replica(bench.now, None, false));
+    assert!(bench.take_txn(Purpose::TakeOver).is_none(), "one pledge of two needed");
+    let position = crate::peer::Position { term: Term(10), lsn: theirs };
+    let answer = PledgeAnswer::Pledged { position, instance: Instance(3) };
+    bench.feed(Input::Peer {
+        from: name("n3"),
+        message: PeerMessage::Pledge { ballot: Revision(31), answer },
+    });
+    bench
+}
+
+fn last_op(bench: &Bench) -> OpId {
+    bench.node.op.as_ref().expect("stops its own receiver").id
+}
+
+#[test]
+fn a_takeover_compares_everything_it_rests_on() {
+    let mut bench = candidate(Lsn(100));
+    let (_, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    for (key, revision) in [
+        (Key::Term, 10),
+        (Key::Leader, 0),
+        (Key::Beat, 30),
+        (Key::Sync, 12),
+        (Key::Config, 10),
+        (Key::Claim, 31),
+    ] {
+        assert!(
+            txn.compare.contains(&Compare::Modified(key.clone(), Revision(revision))),
+            "{key:?}"
+        );
+    }
+}
+
+#[test]
+fn a_candidate_behind_a_voter_gives_up() {
+    let mut bench = candidate(Lsn(101));
+    assert!(bench.take_txn(Purpose::TakeOver).is_none());
+    assert!(matches!(bench.node.decision().reason, Reason::AnotherIsAhead(_)));
+}
+
+#[test]
+fn belief_counts_from_the_sending() {
+    let mut bench = candidate(Lsn(100));
+    let sent = bench.now;
+    let (id, _) = bench.take_txn(Purpose::TakeOver).expect("takes over");
+    bench.later(700);
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    let lease_sent = Time(1_000_000);
+    let margin = Duration::millis(150);
+    assert!(bench.node.belief_until() <= Some(sent + (Duration::secs(5) - margin)));
+    assert_eq!(bench.node.belief_until(), Some(lease_sent + (Duration::secs(5) - margin)));
+}
+
+#[test]
+fn the_guard_is_armed_before_the_promotion() {
+    let mut bench = candidate(Lsn(100));
+    let (id, _) = bench.take_txn(Purpose::TakeOver).expect("takes over");
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    let promotes = |a: &Action| matches!(a, Action::Postgres { op: PgOp::Promote { .. }, .. });
+    assert!(!bench.actions.iter().any(promotes), "not before the term is on disk");
+    bench.persist_all();
+    let armed = bench.actions.iter().position(|a| matches!(a, Action::Arm { term: Term(32), .. }));
+    let promoted = bench.actions.iter().position(promotes);
+    assert!(armed.is_some() && armed < promoted, "{:?}", bench.actions);
+}
+
+#[test]
+fn an_older_view_is_ignored() {
+    let mut bench = Bench::replica_n2();
+    let mut old = released();
+    old.revision = Revision(19);
+    bench.feed(Input::View(Arc::new(old)));
+    assert_eq!(bench.node.view().revision, Revision(20));
+}
