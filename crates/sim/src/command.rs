@@ -1,0 +1,198 @@
+//! The `sim` command: its words, its exit codes (0 fine, 1 an invariant is broken, 2 bad usage).
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pgherd_core::mutant::Mutant;
+
+use crate::report;
+use crate::run::{Outcome, Wanted, seed};
+use crate::scenario;
+use crate::stats::Stats;
+
+const HELP: &str = "\
+Simulates clusters under faults, and says when an invariant is broken.
+
+cargo sim                      one seed at random, printed first
+cargo sim SEED [--trace]       the same run again, event by event
+cargo sim --seeds N [--from S] so many seeds, from S (default 1)
+cargo sim --minutes M          as many seeds as fit
+   --nodes N                   that many nodes (2 to 5) instead of a drawn number
+   --mutant NAME               with one law broken on purpose
+cargo sim mutants [--most N]   each broken law must be noticed within N seeds (default 3000)
+cargo sim scenarios [--update] [FILES]
+cargo sim bench                events per second on one core
+
+Exit codes: 0 fine, 1 an invariant is broken or a golden output differs, 2 bad usage.";
+
+#[derive(Default)]
+struct Words {
+    seed: Option<u64>,
+    seeds: Option<u64>,
+    from: Option<u64>,
+    minutes: Option<u64>,
+    most: Option<u64>,
+    update: bool,
+    verb: Option<String>,
+    files: Vec<String>,
+    wanted: Wanted,
+}
+
+/// Runs the command; what it prints goes to standard output.
+#[must_use]
+pub fn main(words: &[String]) -> ExitCode {
+    if words.iter().any(|w| w == "--help" || w == "-h") {
+        report::line(HELP);
+        return ExitCode::SUCCESS;
+    }
+    match parse(words) {
+        Ok(words) => run(&words),
+        Err(mistake) => {
+            report::error(&format!("{mistake}\n\n{HELP}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(words: &[String]) -> Result<Words, String> {
+    let mut out = Words::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let mut number = || -> Result<u64, String> {
+            let value = rest.next().ok_or(format!("{word} wants a number"))?;
+            value.parse().map_err(|_| format!("{word} wants a number, not '{value}'"))
+        };
+        match word.as_str() {
+            "--trace" => out.wanted.trace = true,
+            "--update" => out.update = true,
+            "--seeds" => out.seeds = Some(number()?),
+            "--from" => out.from = Some(number()?),
+            "--minutes" => out.minutes = Some(number()?),
+            "--most" => out.most = Some(number()?),
+            "--nodes" => {
+                let nodes = number()? as usize;
+                if !(1..=crate::pg::MAX_NODES).contains(&nodes) {
+                    return Err(format!("--nodes wants 1 to {}", crate::pg::MAX_NODES));
+                }
+                out.wanted.nodes = Some(nodes);
+            }
+            "--mutant" => {
+                let name = rest.next().ok_or("--mutant wants a name")?;
+                out.wanted.mutant = Some(mutant(name)?);
+            }
+            "mutants" | "scenarios" | "bench" => out.verb = Some(word.clone()),
+            other if out.verb.as_deref() == Some("scenarios") => out.files.push(other.to_owned()),
+            other => {
+                let seed = other.parse().map_err(|_| format!("'{other}' is not a seed or an option"))?;
+                out.seed = Some(seed);
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn mutant(name: &str) -> Result<Mutant, String> {
+    let known = || Mutant::ALL.iter().map(|m| format!("{m:?}")).collect::<Vec<_>>().join(", ");
+    Mutant::ALL
+        .into_iter()
+        .find(|m| format!("{m:?}").eq_ignore_ascii_case(name))
+        .ok_or_else(|| format!("no mutant '{name}'; there are {}", known()))
+}
+
+fn run(words: &Words) -> ExitCode {
+    match words.verb.as_deref() {
+        Some("mutants") => mutants(words),
+        Some("scenarios") => scenario::command(&words.files, words.update),
+        Some("bench") => bench(words),
+        _ => match (words.seed, words.seeds, words.minutes) {
+            (Some(one), None, None) => one_seed(one, words),
+            (None, None, None) => {
+                let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let one = u64::from(clock.subsec_nanos()) ^ (clock.as_secs() << 20);
+                report::line(&format!("seed {one}"));
+                one_seed(one, words)
+            }
+            _ => many(words),
+        },
+    }
+}
+
+fn one_seed(number: u64, words: &Words) -> ExitCode {
+    if words.wanted.trace {
+        report::line(report::LEGEND);
+    }
+    let started = Instant::now();
+    let outcome = seed(number, words.wanted);
+    report::violation(&outcome);
+    if outcome.violation.is_some() {
+        return ExitCode::FAILURE;
+    }
+    report::line(&outcome.world);
+    report::summary(&outcome.stats, started.elapsed());
+    ExitCode::SUCCESS
+}
+
+fn many(words: &Words) -> ExitCode {
+    let first = words.from.unwrap_or(1);
+    let started = Instant::now();
+    let limit = words.minutes.map(|m| Duration::from_secs(m * 60));
+    let count = words.seeds.unwrap_or(u64::MAX);
+    let mut sums = Stats::default();
+    for number in first..first.saturating_add(count) {
+        if limit.is_some_and(|limit| started.elapsed() > limit) {
+            break;
+        }
+        let outcome = seed(number, words.wanted);
+        sums.add(&outcome.stats);
+        if outcome.violation.is_some() {
+            report::progress("");
+            report::violation(&outcome);
+            report::summary(&sums, started.elapsed());
+            return ExitCode::FAILURE;
+        }
+        if number.is_multiple_of(10) {
+            report::progress(&format!("seed {number}, {} failovers", sums.failovers));
+        }
+    }
+    report::progress("");
+    report::summary(&sums, started.elapsed());
+    ExitCode::SUCCESS
+}
+
+fn bench(words: &Words) -> ExitCode {
+    let started = Instant::now();
+    let mut sums = Stats::default();
+    for number in 1..=words.seeds.unwrap_or(50) {
+        let outcome: Outcome = seed(number, words.wanted);
+        sums.add(&outcome.stats);
+    }
+    report::summary(&sums, started.elapsed());
+    ExitCode::SUCCESS
+}
+
+fn mutants(words: &Words) -> ExitCode {
+    let most = words.most.unwrap_or(3_000);
+    let mut missed = 0;
+    report::line(&format!("{:<24} {:<32} {:>8} {:>10}", "mutant", "caught by", "seed", "step"));
+    for mutant in Mutant::ALL {
+        if words.wanted.mutant.is_some_and(|only| only != mutant) {
+            continue;
+        }
+        let wanted = Wanted { mutant: Some(mutant), ..words.wanted };
+        let first = words.from.unwrap_or(1);
+        let caught = (first..=most).find_map(|number| {
+            report::progress(&format!("{mutant:?}: seed {number}"));
+            let outcome = seed(number, wanted);
+            outcome.violation.map(|v| (number, v))
+        });
+        report::progress("");
+        let name = format!("{mutant:?}");
+        if let Some((number, v)) = caught {
+            report::line(&format!("{name:<24} {:<32} {number:>8} {:>10}", v.invariant, v.step));
+        } else {
+            missed += 1;
+            report::line(&format!("{name:<24} {:<32} {most:>8} {:>10}", "NOT CAUGHT", "-"));
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

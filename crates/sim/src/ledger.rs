@@ -1,0 +1,184 @@
+//! What the invariants remember: terms, reigns, acknowledged WAL, pledges, and how long each
+//! node may believe. Facts of the whole world, which no node can see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pgherd_core::cluster::{ClusterView, Key, Op, Txn, Value};
+use pgherd_core::{Duration, LeaseId, Lsn, Revision, Term, Time};
+
+use crate::clock::Micros;
+use crate::event::Ix;
+use crate::wal::{BranchId, Wal};
+use crate::world::{World, note};
+
+/// How long a node may believe that it leads, by what the store really did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Belief {
+    pub(crate) term: Option<Term>,
+    pub(crate) ttl: Duration,
+    /// On the node's clock, when the last applied beat was sent.
+    beat: Time,
+    lease: Option<LeaseId>,
+    /// When each lease's last applied renewal was sent.
+    leases: BTreeMap<LeaseId, Time>,
+    /// It has let go.
+    pub(crate) ended: bool,
+}
+
+impl Belief {
+    pub(crate) fn lease_sent(&mut self, lease: LeaseId, sent: Time) {
+        let known = self.leases.entry(lease).or_default();
+        *known = (*known).max(sent);
+    }
+
+    /// The end of belief on the node's clock: the earlier of the two proofs and 99 % of the ttl.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.term?;
+        let lease = self.lease.and_then(|l| self.leases.get(&l)).copied().unwrap_or_default();
+        Some(self.beat.min(lease) + self.ttl.percent(99))
+    }
+}
+
+/// One life of a PostgreSQL as primary.
+#[derive(Clone, Debug)]
+pub(crate) struct Reign {
+    pub(crate) node: Ix,
+    pub(crate) term: Option<Term>,
+    /// Its WAL when it began, end of recovery included.
+    pub(crate) start: Wal,
+    pub(crate) began: Micros,
+    pub(crate) acked: bool,
+    pub(crate) serving: bool,
+}
+
+/// The furthest acknowledged and seen positions of one branch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Frontier {
+    /// Acknowledged after waiting for standbys.
+    pub(crate) waited: Lsn,
+    /// Acknowledged at all.
+    pub(crate) acked: Lsn,
+    /// Read on the write route while standbys were named.
+    pub(crate) seen: Lsn,
+}
+
+/// Everything that is remembered.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) beliefs: Vec<Belief>,
+    pub(crate) reigns: Vec<Reign>,
+    pub(crate) frontiers: BTreeMap<BranchId, Frontier>,
+    /// The newest reign that has acknowledged something.
+    pub(crate) newest: Option<usize>,
+    /// Who has led each term.
+    pub(crate) leaders: BTreeMap<Term, Ix>,
+    /// Who pledged to each ballot.
+    pub(crate) pledges: BTreeMap<Revision, u32>,
+    /// Each acknowledged write, for the count at the end.
+    pub(crate) acks: Vec<(Wal, bool)>,
+    pub(crate) last_ack: Micros,
+    pub(crate) last_decision: Vec<Option<pgherd_core::Decision>>,
+    pub(crate) operator_until: Micros,
+}
+
+impl Ledger {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            beliefs: vec![Belief::default(); nodes],
+            reigns: Vec::new(),
+            frontiers: BTreeMap::new(),
+            newest: None,
+            leaders: BTreeMap::new(),
+            pledges: BTreeMap::new(),
+            acks: Vec::new(),
+            last_ack: 0,
+            last_decision: vec![None; nodes],
+            operator_until: 0,
+        }
+    }
+
+    pub(crate) fn begin_reign(&mut self, node: Ix, term: Option<Term>, start: Wal, at: Micros) -> usize {
+        let reign = Reign { node, term, start, began: at, acked: false, serving: false };
+        self.reigns.push(reign);
+        self.reigns.len() - 1
+    }
+
+    pub(crate) fn acknowledged(&mut self, commit: Wal, waited: bool, at: Micros) {
+        let frontier = self.frontiers.entry(commit.branch).or_default();
+        frontier.acked = frontier.acked.max(commit.end);
+        if waited {
+            frontier.waited = frontier.waited.max(commit.end);
+        }
+        self.acks.push((commit, waited));
+        self.last_ack = at;
+    }
+
+    pub(crate) fn seen(&mut self, seen: Wal) {
+        let frontier = self.frontiers.entry(seen.branch).or_default();
+        frontier.seen = frontier.seen.max(seen.end);
+    }
+
+    pub(crate) fn pledged(&mut self, node: Ix, _to: Ix, ballot: Revision) {
+        *self.pledges.entry(ballot).or_default() |= 1 << node;
+    }
+}
+
+impl World {
+    /// What an applied transaction means for terms and beliefs.
+    pub(crate) fn ledger_applied(
+        &mut self,
+        node: Ix,
+        txn: &Txn,
+        before: &Arc<ClusterView>,
+        after: &Arc<ClusterView>,
+        sent: Time,
+    ) {
+        for op in &txn.then {
+            match op {
+                Op::Put(Key::Leader, Value::Leader(name), lease) => {
+                    let Some(leader) = self.index(name) else { continue };
+                    if leader != node {
+                        continue;
+                    }
+                    let term = after.current_term();
+                    let belief = &mut self.ledger.beliefs[node];
+                    belief.lease = *lease;
+                    if belief.term != term {
+                        belief.term = term;
+                        belief.ended = false;
+                    }
+                }
+                Op::Put(Key::Beat, Value::Beat(beat), _) => {
+                    let belief = &mut self.ledger.beliefs[node];
+                    belief.ttl = beat.ttl;
+                    belief.beat = sent;
+                    belief.ended |= beat.ended.is_some();
+                }
+                Op::Delete(Key::Leader) => self.ledger.beliefs[node].ended = true,
+                Op::Put(..) | Op::Delete(_) => {}
+            }
+        }
+        let (old, new) = (before.current_term(), after.current_term());
+        if old != new {
+            self.new_term(after);
+        }
+        let named = |v: &ClusterView| v.sync.as_ref().is_some_and(|s| s.value.names_voters());
+        self.stats.sometimes.degraded += u64::from(named(before) && !named(after));
+        self.stats.sometimes.voters_again += u64::from(!named(before) && named(after));
+    }
+
+    fn new_term(&mut self, after: &Arc<ClusterView>) {
+        let Some(term) = after.current_term() else { return };
+        let Some(record) = after.term.as_ref().filter(|t| t.modified.0 == term.0) else { return };
+        let by = record.value.by;
+        self.stats.accession(by);
+        if let Some(leader) = self.index(&record.value.leader) {
+            self.ledger.leaders.insert(term, leader);
+            note!(self, "store: term {term} begins: n{} by {by:?}", leader + 1);
+            let name = leader + 1;
+            let how = crate::report::accession(by);
+            self.story(|| format!("term {term}: n{name} leads, {how}"));
+        }
+    }
+}

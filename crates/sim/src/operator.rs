@@ -1,0 +1,80 @@
+//! The operator: asks for what people ask for, at bad moments too.
+
+use pgherd_core::Input;
+use pgherd_core::cluster::{FailoverRequest, Key, Value};
+
+use crate::event::{Event, Ix};
+use crate::world::{World, note};
+
+impl World {
+    /// The next whim.
+    pub(crate) fn operator(&mut self) {
+        if !self.faults.on {
+            return;
+        }
+        let next = self.rng.between(3_000_000, 60_000_000);
+        self.queue.after(next, Event::Operator);
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        match self.rng.below(10) {
+            0..=4 => {
+                let member = self.rng.permille(700).then_some(node);
+                let stale = self.rng.permille(100);
+                let leader = if stale { Some(node) } else { self.leader() };
+                self.ask_failover(leader, member);
+            }
+            5 => self.pause(true),
+            6 => {
+                self.stats.sometimes.shutdown += 1;
+                note!(self, "operator: stop n{}", node + 1);
+                self.tell_agent(node, 1_000, Input::Shutdown);
+            }
+            7 => {
+                self.stats.sometimes.agent_crash += 1;
+                note!(self, "operator: restart the agent of n{}", node + 1);
+                self.agent_crash(node);
+                let delay = self.rng.between(50_000, 400_000);
+                self.queue.after(delay, Event::AgentStart { node });
+            }
+            8 => {
+                if self.leader().is_some_and(|leader| leader != node) {
+                    self.reinitialize(node);
+                }
+            }
+            _ => self.pause(false),
+        }
+    }
+
+    pub(crate) fn reinitialize(&mut self, node: Ix) {
+        self.stats.sometimes.reinitialize += 1;
+        note!(self, "operator: reinitialize n{}", node + 1);
+        self.tell_agent(node, 1_000, Input::Reinitialize);
+    }
+
+    /// Writes the request as the API would. Without a leader it asks for a failover.
+    pub(crate) fn ask_failover(&mut self, leader: Option<Ix>, member: Option<Ix>) {
+        if leader.is_none() && member.is_none() {
+            return;
+        }
+        self.stats.sometimes.switchover += u64::from(leader.is_some());
+        let name = |ix: Ix| self.names[ix].clone();
+        let request = FailoverRequest { leader: leader.map(name), member: member.map(name) };
+        note!(self, "operator: {request:?}");
+        self.operator_writes(&Key::Failover, Value::Failover(Some(request)));
+    }
+
+    pub(crate) fn pause(&mut self, pause: bool) {
+        let Some(config) = self.store.view().config.as_ref() else { return };
+        let was = config.value.pause;
+        if was == pause {
+            return;
+        }
+        let mut policy = config.value.clone();
+        policy.pause = pause;
+        self.stats.sometimes.paused += u64::from(pause);
+        note!(self, "operator: pause {pause}");
+        if was {
+            self.ledger.operator_until = self.queue.now + 2 * self.ttl().0;
+        }
+        self.operator_writes(&Key::Config, Value::Config(policy));
+    }
+}

@@ -1,0 +1,233 @@
+//! One seed from its bootstrap to its verdict: faults, then healing, then the demand that the
+//! cluster is whole again.
+
+use pgherd_core::mutant::Mutant;
+use pgherd_core::{Duration, Policy, SynchronousMode};
+
+use crate::clock::Micros;
+use crate::invariants::Rule;
+use crate::pg::Run;
+use crate::rng::Rng;
+use crate::stats::Stats;
+use crate::wal::Wal;
+use crate::world::{Options, Trace, Violation, World};
+
+const LIVENESS: Rule = Rule {
+    name: "liveness",
+    sentence: "when all faults are gone, one serving primary, all others streaming from it, and a write succeeds within two minutes",
+};
+const PRESENT: Rule = Rule {
+    name: "acknowledged_writes_present",
+    sentence: "every write acknowledged after waiting for standbys is there in the end",
+};
+
+/// What is asked of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// A fixed number of nodes instead of a drawn one.
+    pub nodes: Option<usize>,
+    /// A broken law.
+    pub mutant: Option<Mutant>,
+    /// Print every event.
+    pub trace: bool,
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What the seed drew, in words.
+    pub world: String,
+    /// The first broken invariant.
+    pub violation: Option<Violation>,
+    /// A number that depends on every event.
+    pub hash: u64,
+    /// The last lines of the trace, when an invariant was broken.
+    pub last: Vec<String>,
+    pub(crate) stats: Stats,
+}
+
+/// How long the safety phase lasts at most, after the bootstrap.
+const BOOTSTRAP: Micros = 15_000_000;
+/// How long healing may take.
+const BUDGET: Micros = 150_000_000;
+
+fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
+    let mut rng = Rng::new(seed ^ 0x5EED);
+    let nodes = wanted.nodes.unwrap_or_else(|| match rng.below(10) {
+        0 => 2,
+        1 => 4,
+        2 => 5,
+        _ => 3,
+    });
+    let synchronous_mode = match rng.below(10) {
+        0..=2 => SynchronousMode::Off,
+        3..=4 => SynchronousMode::Priority,
+        _ => SynchronousMode::Quorum,
+    };
+    let most = (nodes as u64 - 1).min(2);
+    let policy = Policy {
+        ttl: Duration::secs(rng.between(2, 10)),
+        maximum_lag_on_failover: 1 << rng.between(13, 20),
+        synchronous_mode,
+        synchronous_mode_strict: rng.permille(400),
+        synchronous_node_count: if rng.permille(200) { most as u32 } else { 1 },
+        primary_start_timeout: Duration::secs(rng.between(5, 300)),
+        pause: false,
+    };
+    let length = rng.between(30_000_000, 120_000_000);
+    let options = Options {
+        seed,
+        nodes,
+        policy,
+        mutant: wanted.mutant,
+        clients: true,
+        plain_clocks: false,
+    };
+    (options, length)
+}
+
+/// Runs one seed. After a violation it runs once more, to have the last events.
+#[must_use]
+pub fn seed(seed: u64, wanted: Wanted) -> Outcome {
+    let trace = if wanted.trace { Trace::Print } else { Trace::Off };
+    let mut outcome = once(seed, wanted, trace);
+    if outcome.violation.is_some() && !wanted.trace && wanted.mutant.is_none() {
+        let last = Trace::Last(std::collections::VecDeque::new(), 60);
+        let again = once(seed, wanted, last);
+        outcome.last = again.last;
+    }
+    outcome
+}
+
+fn once(seed: u64, wanted: Wanted, trace: Trace) -> Outcome {
+    let (options, length) = draw(seed, wanted);
+    let p = &options.policy;
+    let mut words = format!(
+        "{} nodes, {:?}{}, ttl {}, count {}, lag {}",
+        options.nodes,
+        p.synchronous_mode,
+        if p.synchronous_mode_strict { " strict" } else { "" },
+        p.ttl,
+        p.synchronous_node_count,
+        p.maximum_lag_on_failover
+    );
+    let mut world = World::new(options);
+    world.trace = trace;
+    world.faults.write_bytes = 2_000;
+    world.run(BOOTSTRAP);
+    world.faults_begin();
+    words.push_str(&format!(", faults {:?}", families(world.faults.families)));
+    world.run(BOOTSTRAP + length);
+    if world.violation.is_none() {
+        world.heal_and_demand();
+    }
+    world.stats.seeds = 1;
+    world.stats.events = world.steps;
+    world.stats.micros = world.queue.now;
+    let last = match std::mem::take(&mut world.trace) {
+        Trace::Last(lines, _) => lines.into_iter().collect(),
+        Trace::Off | Trace::Print => Vec::new(),
+    };
+    Outcome {
+        seed,
+        world: words,
+        violation: world.violation,
+        hash: world.hash,
+        last,
+        stats: world.stats,
+    }
+}
+
+fn families(mask: u32) -> Vec<crate::faults::Family> {
+    crate::faults::FAMILIES
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| mask & (1 << i) != 0)
+        .map(|(_, f)| *f)
+        .collect()
+}
+
+impl World {
+    fn heal_and_demand(&mut self) {
+        self.heal();
+        self.pause(false);
+        let healed = self.queue.now;
+        let mut asked = false;
+        while self.queue.now < healed + BUDGET && self.violation.is_none() {
+            let until = self.queue.now + 1_000_000;
+            self.run(until);
+            if self.whole().is_ok() && self.ledger.last_ack + 1_000_000 > self.queue.now {
+                // It must stay so.
+                let until = self.queue.now + 5_000_000;
+                self.run(until);
+                if self.whole().is_ok() {
+                    return self.count_lost();
+                }
+            }
+            let stuck = self.queue.now > healed + 60_000_000;
+            if stuck && !asked && self.needs_operator() {
+                asked = true;
+                self.stats.sometimes.last_resort += 1;
+                let best = (0..self.nodes.len())
+                    .filter(|ix| self.nodes[*ix].pg.wal().is_some())
+                    .max_by_key(|ix| self.nodes[*ix].pg.wal().map(|w| w.end));
+                self.ask_failover(None, best);
+            }
+        }
+        if self.violation.is_none() {
+            let why = self.whole().err().unwrap_or_else(|| "no write succeeds".to_owned());
+            self.broken(LIVENESS, why);
+        }
+    }
+
+    /// Nobody leads, and the cluster is right to wait for a person: the former leader, who alone
+    /// has everything, lost its data.
+    fn needs_operator(&self) -> bool {
+        let view = self.store.view();
+        let former = view.term.as_ref().and_then(|t| self.index(&t.value.leader));
+        let lost = former.is_none_or(|f| self.nodes[f].pg.dir.is_none());
+        let alone = view.sync.as_ref().is_none_or(|s| !s.value.names_voters());
+        let ended = view.leader.is_none();
+        ended && (lost || alone || self.nodes.len() == 2)
+    }
+
+    /// Whether the cluster is as it should be.
+    pub(crate) fn whole(&self) -> Result<(), String> {
+        let view = self.store.view();
+        let leader = self.leader().ok_or("nobody leads")?;
+        let beat = view.current_beat().ok_or("the leader has not beaten")?;
+        if !beat.value.serving {
+            return Err(format!("n{} does not serve", leader + 1));
+        }
+        let primaries: Vec<usize> =
+            (0..self.nodes.len()).filter(|ix| self.nodes[*ix].pg.run == Run::Primary).collect();
+        if primaries != [leader] {
+            return Err(format!("primaries are {primaries:?}, leader is {leader}"));
+        }
+        if self.router.route.map(|(node, _)| node) != Some(leader) {
+            return Err(format!("the router leads to {:?}", self.router.route));
+        }
+        for ix in (0..self.nodes.len()).filter(|ix| *ix != leader) {
+            let pg = &self.nodes[ix].pg;
+            if pg.receiver.is_none_or(|r| r.from != leader) {
+                return Err(format!("n{} ({:?}) does not stream from n{}", ix + 1, pg.run, leader + 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what the final leader lacks.
+    fn count_lost(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(has) = self.nodes[leader].pg.wal() else { return };
+        let lost = |wal: &Wal| !self.branches.contains(has, *wal);
+        let waited = self.ledger.acks.iter().filter(|(wal, waited)| *waited && lost(wal)).count();
+        let alone = self.ledger.acks.iter().filter(|(wal, waited)| !*waited && lost(wal)).count();
+        self.stats.lost_async += alone as u64;
+        if waited > 0 && self.stats.sometimes.operator == 0 {
+            self.broken(PRESENT, format!("{waited} writes are gone"));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Replication: who streams from whom, what arrives, and which commits that releases.
+//! Replicas follow timelines by number, as PostgreSQL does; the branches know better.
+
+use pgherd_core::{Lsn, NodeName};
+
+use crate::clock::Micros;
+use crate::event::{Event, Ix};
+use crate::invariants;
+use crate::pg::{Hang, MAX_NODES, Receiver, Run, Sender};
+use crate::wal::Wal;
+use crate::world::{World, note};
+
+/// How often a connection says where it stands.
+const POKE: Micros = 100_000;
+/// wal_sender_timeout and wal_receiver_timeout.
+const TIMEOUT: Micros = 3_000_000;
+/// How often a replica looks after its receiver.
+const RETRY: Micros = 200_000;
+
+impl World {
+    /// A primary writes WAL.
+    pub(crate) fn append(&mut self, node: Ix, bytes: u64) {
+        if let Some(dir) = self.nodes[node].pg.dir.as_mut() {
+            self.branches.append(&mut dir.wal, bytes);
+            self.forward(node);
+        }
+    }
+
+    /// Sends what a node has to everybody who streams from it.
+    fn forward(&mut self, node: Ix) {
+        let Some(wal) = self.nodes[node].pg.wal() else { return };
+        for to in 0..self.nodes.len() {
+            self.forward_to(node, to, wal);
+        }
+    }
+
+    fn forward_to(&mut self, node: Ix, to: Ix, wal: Wal) {
+        if self.nodes[node].pg.senders[to].is_none() || !self.net.pg(node, to) {
+            return;
+        }
+        let mut delay = self.rng.between(100, 1_000);
+        if self.faults.slow_wal & (1 << to) != 0 {
+            delay += self.rng.between(10_000, 300_000);
+        }
+        let at = self.queue.now + delay;
+        if let Some(sender) = self.nodes[node].pg.senders[to].as_mut() {
+            sender.arrives = sender.arrives.max(at);
+            let (conn, at) = (sender.conn, sender.arrives);
+            self.queue.push(at, Event::Wal { node: to, conn, wal });
+        }
+    }
+
+    pub(crate) fn wal_arrives(&mut self, node: Ix, conn: u32, wal: Wal) {
+        let now = self.queue.now;
+        let pg = &mut self.nodes[node].pg;
+        let Some(receiver) = pg.receiver.as_mut() else { return };
+        let from = receiver.from;
+        if receiver.conn != conn || pg.hang == Hang::All || !self.net.pg(from, node) {
+            return;
+        }
+        receiver.heard = now;
+        pg.settle(now);
+        let mut grown = false;
+        if let Some(dir) = pg.dir.as_mut()
+            && wal.end > dir.wal.end
+        {
+            dir.wal = wal;
+            dir.known = dir.known.max(self.branches.timeline(wal.branch));
+            grown = true;
+            if now >= pg.replay_at {
+                pg.replay_at = now + pg.replay_delay;
+            }
+        }
+        if grown {
+            invariants::promise_kept::check_received(self, node, from);
+            self.forward(node);
+        }
+        self.reply(node, from, conn);
+    }
+
+    fn reply(&mut self, node: Ix, to: Ix, conn: u32) {
+        let pg = &self.nodes[node].pg;
+        let flushed = pg.dir.as_ref().map_or(Lsn::ZERO, |d| d.wal.end);
+        let replayed = pg.replayed;
+        if self.net.pg(node, to) {
+            let delay = self.rng.between(100, 1_000);
+            let event = Event::Reply { node: to, of: node, conn, flushed, replayed };
+            self.queue.after(delay, event);
+        }
+    }
+
+    pub(crate) fn reply_arrives(
+        &mut self,
+        node: Ix,
+        of: Ix,
+        conn: u32,
+        flushed: Lsn,
+        replayed: Lsn,
+    ) {
+        let now = self.queue.now;
+        if !self.net.pg(of, node) || self.nodes[node].pg.hang == Hang::All {
+            return;
+        }
+        let Some(sender) = self.nodes[node].pg.senders[of].as_mut() else { return };
+        if sender.conn != conn {
+            return;
+        }
+        sender.heard = now;
+        let news = flushed > sender.flushed;
+        sender.flushed = sender.flushed.max(flushed);
+        sender.replayed = sender.replayed.max(replayed);
+        if news {
+            self.release_waiting(node);
+        }
+    }
+
+    /// Once for each connection and each tenth of a second, at the upstream's end.
+    pub(crate) fn poke(&mut self, node: Ix, to: Ix, conn: u32) {
+        let now = self.queue.now;
+        let pg = &mut self.nodes[node].pg;
+        let Some(sender) = pg.senders[to] else { return };
+        if sender.conn != conn {
+            return;
+        }
+        if now.saturating_sub(sender.heard) > TIMEOUT && pg.hang != Hang::All {
+            note!(self, "n{} gives up its sender to n{}", node + 1, to + 1);
+            self.nodes[node].pg.senders[to] = None;
+            return;
+        }
+        if pg.hang != Hang::All
+            && let Some(wal) = self.nodes[node].pg.wal()
+        {
+            self.forward_to(node, to, wal);
+        }
+        self.queue.after(POKE, Event::Poke { node, to, conn });
+    }
+
+    /// The replica's look at its WAL receiver.
+    pub(crate) fn receiver(&mut self, node: Ix, life: u32) {
+        let now = self.queue.now;
+        let pg = &self.nodes[node].pg;
+        if pg.life != life || pg.run != Run::Replica {
+            return;
+        }
+        self.queue.after(RETRY, Event::Receiver { node, pg: life });
+        if pg.hang == Hang::All || pg.dying {
+            return;
+        }
+        match pg.receiver {
+            Some(receiver) if now.saturating_sub(receiver.heard) > TIMEOUT => {
+                note!(self, "n{} gives up its receiver", node + 1);
+                self.drop_receiver(node);
+            }
+            Some(_) => {}
+            None => self.connect(node),
+        }
+    }
+
+    /// Tries to stream from the upstream that the configuration names.
+    fn connect(&mut self, node: Ix) {
+        let now = self.queue.now;
+        let Some(up) = self.nodes[node].pg.upstream else { return };
+        if now < self.nodes[node].pg.replay_at && !self.nodes[node].pg.received_known {
+            return; // it first replays what it has
+        }
+        let ready = |world: &Self| {
+            let upstream = &world.nodes[up];
+            upstream.up
+                && !upstream.frozen
+                && upstream.pg.accepts()
+                && !upstream.pg.dying
+                && world.net.pg_both(node, up)
+                && upstream.pg.senders[node].is_none()
+        };
+        if up == node || !ready(self) {
+            return;
+        }
+        let (Some(own), Some(theirs)) = (self.nodes[node].pg.wal(), self.nodes[up].pg.wal()) else {
+            return;
+        };
+        let same = self.nodes[node].pg.dir.as_ref().map(|d| d.system_id)
+            == self.nodes[up].pg.dir.as_ref().map(|d| d.system_id);
+        if !same || !self.branches.can_stream(own, theirs) {
+            return;
+        }
+        invariants::no_silent_divergence::check(self, node, up);
+        self.connections += 1;
+        let conn = self.connections;
+        let sender =
+            Sender { conn, flushed: Lsn::ZERO, replayed: Lsn::ZERO, heard: now, arrives: now };
+        self.nodes[up].pg.senders[node] = Some(sender);
+        let pg = &mut self.nodes[node].pg;
+        pg.receiver = Some(Receiver { conn, from: up, heard: now });
+        pg.received_known = true;
+        let timeline = self.branches.timeline(theirs.branch);
+        if let Some(dir) = pg.dir.as_mut() {
+            dir.known = dir.known.max(timeline);
+        }
+        note!(self, "n{} streams from n{}", node + 1, up + 1);
+        self.reply(node, up, conn);
+        self.queue.after(1_000, Event::Poke { node: up, to: node, conn });
+    }
+
+    pub(crate) fn set_upstream(&mut self, node: Ix, upstream: Option<&NodeName>) {
+        let up = upstream.and_then(|name| self.index(name));
+        let pg = &mut self.nodes[node].pg;
+        let changed = pg.upstream != up;
+        pg.upstream = up;
+        if changed || pg.receiver.is_some_and(|r| Some(r.from) != up) {
+            self.drop_receiver(node);
+        }
+        if up.is_some() && self.nodes[node].pg.receiver.is_none() {
+            self.connect(node);
+        }
+    }
+
+    /// The WAL receiver's process ends; its upstream notices when the way is open.
+    pub(crate) fn drop_receiver(&mut self, node: Ix) {
+        let Some(receiver) = self.nodes[node].pg.receiver.take() else { return };
+        if self.net.pg(node, receiver.from) {
+            let delay = self.rng.between(200, 3_000);
+            let (node, peer, conn) = (receiver.from, node, receiver.conn);
+            self.queue.after(delay, Event::Hangup { node, peer, conn });
+        }
+    }
+
+    /// All connections of a PostgreSQL end, both as replica and as upstream.
+    pub(crate) fn orphan_replication(&mut self, node: Ix) {
+        self.drop_receiver(node);
+        let zombie = matches!(self.nodes[node].pg.run, Run::Zombie { .. });
+        for peer in 0..MAX_NODES {
+            let Some(sender) = self.nodes[node].pg.senders[peer] else { continue };
+            if zombie && self.rng.permille(500) {
+                continue; // a walsender that is busy doesn't notice yet
+            }
+            self.nodes[node].pg.senders[peer] = None;
+            if self.nodes[node].up && self.net.pg(node, peer) {
+                let delay = self.rng.between(200, 3_000);
+                let (node, peer, conn) = (peer, node, sender.conn);
+                self.queue.after(delay, Event::Hangup { node, peer, conn });
+            }
+        }
+    }
+
+    pub(crate) fn hangup(&mut self, node: Ix, peer: Ix, conn: u32) {
+        let pg = &mut self.nodes[node].pg;
+        if pg.receiver.is_some_and(|r| r.conn == conn) {
+            pg.receiver = None;
+        }
+        if pg.senders[peer].is_some_and(|s| s.conn == conn) {
+            pg.senders[peer] = None;
+            self.release_waiting(node);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Seeds, determinism and scenarios, as `cargo test` runs them.
+
+use crate::run::{Wanted, seed};
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for number in [1, 2, 3] {
+        let (a, b) = (seed(number, Wanted::default()), seed(number, Wanted::default()));
+        assert_eq!(a.hash, b.hash, "seed {number}");
+        assert_eq!(a.stats.events, b.stats.events);
+    }
+}
+
+#[test]
+fn seeds_keep_every_invariant() {
+    for number in 1..=60 {
+        let outcome = seed(number, Wanted::default());
+        if let Some(v) = outcome.violation {
+            let last = outcome.last.join("\n");
+            panic!(
+                "{last}\nseed {number} ({}): {}: {}\ncargo sim {number} --trace",
+                outcome.world, v.invariant, v.found
+            );
+        }
+    }
+}
+
+#[test]
+fn scenarios_are_golden() {
+    let different = crate::scenario::all_different();
+    assert!(
+        different.is_empty(),
+        "{}\nlook at the difference; if it is meant: cargo sim scenarios --update",
+        different.join("\n")
+    );
+}
