@@ -144,13 +144,15 @@ fn leader(old: &Topology, new: &Topology, changes: &mut Vec<(ChangeKind, String)
             let same_reign =
                 was.as_ref().is_some_and(|was| was.name == is.name && was.term == is.term);
             let served = same_reign && was.as_ref().is_some_and(|was| was.serving);
-            if !same_reign {
-                say(ChangeKind::Leader, format!("{} is leader (term {})", is.name, is.term));
-            }
-            if is.serving && !served {
-                say(ChangeKind::Leader, format!("{} accepts writes (term {})", is.name, is.term));
+            let (name, term) = (&is.name, is.term);
+            if !same_reign && is.serving {
+                say(ChangeKind::Leader, format!("{name} leads and accepts writes (term {term})"));
+            } else if !same_reign {
+                say(ChangeKind::Leader, format!("{name} holds the leader key (term {term})"));
+            } else if is.serving && !served {
+                say(ChangeKind::Leader, format!("{name} accepts writes (term {term})"));
             } else if served && !is.serving {
-                say(ChangeKind::Lost, format!("{} stopped accepting writes", is.name));
+                say(ChangeKind::Lost, format!("{name} stopped accepting writes"));
             }
         }
         (None, None) => {}
@@ -161,11 +163,6 @@ fn member_changed(was: &MemberRoute, is: &MemberRoute, changes: &mut Vec<(Change
     // A promotion changes the word too, and is told already.
     if was.state != is.state && was.role == is.role {
         changes.push((ChangeKind::Member, format!("{}: {} → {}", is.name, was.state, is.state)));
-    }
-    if let (Some(from), Some(to)) = (was.timeline, is.timeline)
-        && from != to
-    {
-        changes.push((ChangeKind::Member, format!("{}: timeline {from} → {to}", is.name)));
     }
     if was.address != is.address {
         changes.push((ChangeKind::Member, format!("{} moved to {}", is.name, is.address)));

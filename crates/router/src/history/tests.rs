@@ -13,7 +13,12 @@ fn a_failover_tells_its_story() {
     let after = topology(leader("b", 2), &["a", "b"]);
     assert_eq!(texts(&before, &before), Vec::<String>::new());
     assert_eq!(texts(&before, &gone), ["a lost the leader key (term 1)"]);
-    assert_eq!(texts(&gone, &after), ["b is leader (term 2)", "b accepts writes (term 2)"]);
+    assert_eq!(texts(&gone, &after), ["b leads and accepts writes (term 2)"]);
+    let mut promoting = after.clone();
+    promoting.leader.as_mut().unwrap().serving = false;
+    assert_eq!(texts(&gone, &promoting), ["b holds the leader key (term 2)"]);
+    assert_eq!(texts(&promoting, &after), ["b accepts writes (term 2)"]);
+    assert_eq!(texts(&after, &promoting), ["b stopped accepting writes"]);
     let mut history = History::default();
     let at = Timestamp::UNIX_EPOCH;
     assert!(!history.record(&Topology::default(), &before, at));

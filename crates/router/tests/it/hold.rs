@@ -118,6 +118,7 @@ async fn a_shutdown_tells_those_who_wait_and_lets_sessions_end() {
         topology.leader.as_mut().unwrap().serving = false;
         topology.members[0].state = "starting".into();
     });
+    crate::http::wait_for_writes_to(fixture.http, "nobody").await;
     let mut waiting = Client::start(fixture.write, "echo").await;
     crate::http::wait_for_held(fixture.http, 1).await;
     let stopping = tokio::spawn(fixture.router.shutdown(Duration::from_secs(30)));

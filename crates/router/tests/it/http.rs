@@ -54,6 +54,11 @@ pub(crate) async fn wait_for(address: SocketAddr, what: &str, holds: impl Fn(&Va
     .await;
 }
 
+/// Waits until a change has been taken over: `source` is where the write port leads.
+pub(crate) async fn wait_for_writes_to(address: SocketAddr, source: &str) {
+    wait_for(address, "writes lead there", |status| status["write"]["source"] == source).await;
+}
+
 pub(crate) async fn wait_for_held(address: SocketAddr, n: usize) {
     wait_for(address, "that many wait", |status| status["held"]["now"] == n).await;
 }
@@ -132,7 +137,7 @@ async fn leader_and_health() {
     assert!(answer.body.contains("hasn't been read"), "{}", answer.body);
     assert_eq!(get(fixture.http, "/health").await.code, 503);
     fixture.set(cluster(Some(("a", 42)), &[("a", a.address)]));
-    wait_for(fixture.http, "a leads", |status| status["write"]["source"] == "primary").await;
+    wait_for_writes_to(fixture.http, "primary").await;
     let answer = get(fixture.http, "/leader").await;
     assert_eq!(answer.code, 200);
     let leader: Value = serde_json::from_str(&answer.body).unwrap();
@@ -179,7 +184,7 @@ async fn status_tells_the_story() {
     assert_eq!(now["router"]["sessions_closed_total"], 1);
     let texts: Vec<&str> =
         now["changes"].as_array().unwrap().iter().map(|c| c["text"].as_str().unwrap()).collect();
-    assert!(texts.contains(&"node2 is leader (term 42)"), "{texts:?}");
+    assert!(texts.contains(&"node2 leads and accepts writes (term 42)"), "{texts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

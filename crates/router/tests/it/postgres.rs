@@ -151,6 +151,7 @@ async fn real_postgres() {
 
     // A switch: the held connection gets the promoted server.
     fixture.set(cluster(None, &members));
+    crate::http::wait_for_writes_to(fixture.http, "nobody").await;
     let held = std::thread::spawn(move || {
         ask(write, "select pg_is_in_recovery(), count(*) from pgbench_history")
     });

@@ -57,8 +57,13 @@ async fn confirmations_pauses_and_views_from_the_past_end_nothing() {
     fixture.change(|topology| topology.fresh_at = Some(pgherd_router::boottime()));
     session.echo("confirmed").await;
     fixture.change(|topology| topology.leader.as_mut().unwrap().serving = false);
+    crate::http::wait_for_writes_to(fixture.http, "nobody").await;
     session.echo("not serving").await;
     fixture.set(cluster(Some(("b", 4)), &members));
+    crate::http::wait_for(fixture.http, "the past is shown", |status| {
+        status["leader"]["name"] == "b"
+    })
+    .await;
     session.echo("the past").await;
     // And the past gets no new sessions.
     let mut waiting = Client::start(fixture.write, "echo").await;

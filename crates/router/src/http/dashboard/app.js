@@ -5,7 +5,7 @@
 const POLL_MS = 1000;
 const TIMEOUT_MS = 4000;
 const CHANGES_SHOWN = 12;
-const LABELS = ["", "", "State", "Timeline", "Lag", "Sync", "Write", "Read", ""];
+const LABELS = ["", "", "State", "Timeline", "Lag", "Sync", "Write sessions", "Read sessions", ""];
 const ROLES = {
   primary: "PRIMARY", promoting: "PROMOTING", replica: "REPLICA",
   lagging: "LAGGING", detached: "NOT STREAMING", other: "DOWN",
@@ -21,6 +21,15 @@ function setText(node, text) {
 
 function setClass(node, name) {
   if (node.className !== name) node.className = name;
+}
+
+// A number and its unit stay on one line.
+function unbroken(text) {
+  return text.replace(/(\d) (B|[KMGTP]iB|s|min|h|days)\b/g, "$1\u00a0$2");
+}
+
+function setParts(node, parts) {
+  if (node.textContent !== parts.join("")) node.replaceChildren(...parts.map((part) => make("span", "", part)));
 }
 
 function make(tag, className, text) {
@@ -133,7 +142,7 @@ function showPort(id, port, status) {
   ];
   if (refused > 0) parts.push(`${refused.toLocaleString("en")} refused`);
   if (port.addresses.length > 0) parts.push(`on ${port.addresses.join(", ")}`);
-  setText(byId(`${id}-detail`), parts.join(" · "));
+  setParts(byId(`${id}-detail`), parts);
 }
 
 function showHeld(status) {
@@ -184,7 +193,7 @@ function showFreshness(status) {
 
 function show(status) {
   setText(byId("cluster"), status.cluster);
-  setText(byId("health"), status.health.sentence);
+  setText(byId("health"), unbroken(status.health.sentence));
   setClass(byId("health"), `banner ${status.health.level}`);
   const primary = status.write.total.routed ? status.leader?.name : null;
   document.title = `${status.cluster}: ${primary ?? "NO PRIMARY"}`;
