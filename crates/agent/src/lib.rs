@@ -3,23 +3,98 @@
 //! [`run`] is one node: it carries what happens to the core and the core's actions to the world.
 //! Deliberately absent: decisions (core), PostgreSQL's ways (postgres), the store's wire (store),
 //! and reading of files and arguments (the binary).
+//!
+//! ```text
+//! agent      the loop                        store      requests, one task each; the watch
+//! event      what lanes tell it              postgres   operations, the fence, the sampler
+//! board      what it shows                   peers      streams between agents
+//! start      putting it together             disk       durable promises
+//! schedule   the wall clock's only say       http       the REST API, from the board
+//! ```
+#![forbid(unsafe_code)]
 
+mod agent;
+mod board;
+mod clock;
+mod disk;
+mod durable;
+mod event;
+mod http;
+mod lock;
+mod peers;
+mod postgres;
+mod schedule;
 mod settings;
+mod start;
+mod store;
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
+pub use durable::DurableError;
+pub use lock::LockError;
 pub use settings::{Login, Settings, StoreSettings};
 
 /// Why the agent could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {}
+pub enum AgentError {
+    /// Another agent runs here.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The node's own directory.
+    #[error("{} can't be made", .path.display())]
+    RunDir {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The node's durable record.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// PostgreSQL's programs.
+    #[error(transparent)]
+    Discover(#[from] pgherd_postgres::DiscoverError),
+    /// The data directory, or what runs on it.
+    #[error(transparent)]
+    Postgres(pgherd_postgres::PgError),
+    /// The REST API's port.
+    #[error("the REST API can't listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The store's address.
+    #[error(transparent)]
+    Endpoint(pgherd_store::InvalidEndpoint),
+    /// The kernel's randomness.
+    #[error("the system gives no random numbers")]
+    Random(getrandom::Error),
+    /// The runtime is going away.
+    #[error("interrupted while starting")]
+    Interrupted,
+    /// The runtime is going away.
+    #[error("the watch on the store ended for good")]
+    WatchEnded,
+    /// The orderly stop did not end.
+    #[error("the node did not stop in order within {} s; PostgreSQL is left to its guard", .0.as_secs())]
+    StopTimedOut(Duration),
+}
 
 /// Runs one node until `shutdown` completes and the node has stopped in order.
 ///
 /// # Errors
 /// [`AgentError`]; PostgreSQL is left as the guard has it.
-#[expect(clippy::unused_async, reason = "the loop follows")]
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    drop((settings, shutdown));
-    Ok(())
+    start::make_run_dir(&settings)?;
+    let lock = lock::take(&settings.run_dir)?;
+    let agent = Box::pin(start::start(settings)).await?;
+    let result = agent.run(shutdown).await;
+    drop(lock);
+    result
 }

@@ -129,6 +129,12 @@ impl Schedule {
     pub fn unix_seconds(&self) -> Option<i64> {
         decode::unix_seconds(&self.at)
     }
+
+    /// Whether it is a date and time, of which nobody can say where.
+    #[must_use]
+    pub fn lacks_offset(&self) -> bool {
+        self.unix_seconds().is_none() && self.at.parse::<jiff::civil::DateTime>().is_ok()
+    }
 }
 
 /// The `config` key as it stands.
@@ -272,7 +278,13 @@ fn put(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, record: &Record
         Key::Initialize => view.initialize = Some(keyed(record, decode::initialize(bytes))),
         Key::Config => {
             let json = decode::object(bytes);
-            view.config = json.as_ref().map(|json| keyed(record, config::from_json(json)));
+            // Settings that can't be read change nothing but the revision: transactions compare it.
+            let former = view.config.take().map(|config| config.value);
+            let policy = match &json {
+                Some(json) => config::from_json(json),
+                None => former.unwrap_or_else(config::patroni_defaults),
+            };
+            view.config = Some(keyed(record, policy));
             *side.config = json.map(|json| RawConfig { json, modified: Revision(record.modified) });
         }
         Key::Leader => view.leader = decode::name(bytes).map(|name| keyed(record, name)),

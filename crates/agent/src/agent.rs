@@ -1,0 +1,324 @@
+//! The event loop: everything that happens goes into the node, every action comes out of it, one
+//! turn at a time. Nothing here waits, except for the next event.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_api::{Cluster, Keys};
+use pgherd_core::postgres::{PgOp, PgOpResult};
+use pgherd_core::{
+    Action, Incarnation, Input, Node, NodeName, OpId, RequestId, StoreOutcome, Time,
+};
+use pgherd_store::{Snapshot, WatchEvent, Watcher};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::board::{Board, Journal, PeerSeen, StoreSeen};
+use crate::disk::Disk;
+use crate::event::Event;
+use crate::peers::Peers;
+use crate::postgres::{self, Observation, PostgresLane};
+use crate::schedule::Scheduler;
+use crate::store::{self, StoreLane, StoreReply};
+use crate::{AgentError, clock};
+
+/// An orderly stop includes a checkpoint, a hand-over and PostgreSQL's own fast shutdown, each with
+/// its own bound; after this long something is broken, and the guard goes on alone.
+const STOP_BOUND: Duration = Duration::from_secs(120);
+
+/// One node at work.
+pub(crate) struct Agent {
+    pub(crate) node: Node,
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) keys: Keys,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) store_seen: Option<StoreSeen>,
+    pub(crate) observed: Option<Arc<Observation>>,
+    pub(crate) operation: Option<(OpId, &'static str)>,
+    pub(crate) last_failure: Option<String>,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) watcher: Watcher,
+    pub(crate) store: StoreLane,
+    pub(crate) postgres: PostgresLane,
+    pub(crate) peers: Peers,
+    pub(crate) disk: Disk,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) journal: Journal,
+    pub(crate) board: watch::Sender<Arc<Board>>,
+    pub(crate) http: JoinHandle<()>,
+    pub(crate) exit: bool,
+}
+
+/// What ended a wait.
+enum Turn {
+    Event(Event),
+    Watch(Option<WatchEvent>),
+    Store(RequestId, StoreReply),
+    Persisted(u64),
+    Due,
+    Stop,
+    Late,
+}
+
+impl Agent {
+    /// Turns until the node has stopped in order.
+    pub(crate) async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut stop_by: Option<Instant> = None;
+        self.feed(Input::Tick);
+        while !self.exit {
+            match self.wait(shutdown.as_mut(), stop_by).await {
+                Turn::Event(event) => self.on_event(event),
+                Turn::Watch(Some(event)) => self.on_watch(event),
+                Turn::Watch(None) => return Err(AgentError::WatchEnded),
+                Turn::Store(id, reply) => self.on_store(id, reply),
+                Turn::Persisted(seq) => self.feed(Input::Persisted { seq }),
+                Turn::Due => self.feed(Input::Tick),
+                Turn::Stop => {
+                    tracing::info!("stopping in order");
+                    stop_by = Some(Instant::now() + STOP_BOUND);
+                    self.feed(Input::Shutdown);
+                }
+                Turn::Late => {
+                    self.finish().await;
+                    return Err(AgentError::StopTimedOut(STOP_BOUND));
+                }
+            }
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    async fn wait(
+        &mut self,
+        shutdown: Pin<&mut impl Future<Output = ()>>,
+        stop_by: Option<Instant>,
+    ) -> Turn {
+        let (due, _) = self.node.poll_deadline();
+        let late = async {
+            match stop_by {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Every branch is cancel-safe: what isn't taken now is there in the next turn.
+            Some(event) = self.events.recv() => Turn::Event(event),
+            event = self.watcher.next() => Turn::Watch(event),
+            (id, reply) = self.store.next() => Turn::Store(id, reply),
+            seq = self.disk.next() => Turn::Persisted(seq),
+            () = sleep(due.since(clock::now()).to_std()) => Turn::Due,
+            () = shutdown, if stop_by.is_none() => Turn::Stop,
+            () = late => Turn::Late,
+        }
+    }
+
+    /// One input, and everything that follows from it.
+    fn feed(&mut self, input: Input) {
+        self.node.handle(clock::now(), input);
+        let mut actions = Vec::new();
+        while let Some(action) = self.node.poll_action() {
+            // The fence first: whatever else this turn starts, it starts under the new deadline.
+            if let Action::Arm { term, deadline } = action {
+                self.postgres.arm(term, deadline);
+            } else if action == Action::Disarm {
+                self.postgres.disarm();
+            } else {
+                actions.push(action);
+            }
+        }
+        for action in actions {
+            self.carry_out(action);
+        }
+        self.publish();
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Store { id, request } => {
+                let within = self.patience();
+                self.store.send(id, request, within);
+            }
+            Action::Postgres { id, op, term } => {
+                if op != PgOp::Kill {
+                    self.operation = Some((id, postgres::name(&op)));
+                }
+                self.postgres.execute(id, op, term);
+            }
+            Action::Send { to, message } => self.peers.send(&to, message),
+            Action::Persist { seq, record } => self.disk.write(seq, record),
+            Action::Decided(decision) => {
+                tracing::info!(
+                    situation = %decision.situation, term = decision.term.map(|term| term.0),
+                    "{}", decision.reason
+                );
+                self.journal.write(&decision);
+            }
+            Action::Exit => self.exit = true,
+            // Done before anything else.
+            Action::Arm { .. } | Action::Disarm => {}
+        }
+    }
+
+    /// How long a request may last: a beat or renewal that takes half the ttl is worth little.
+    fn patience(&self) -> Duration {
+        let view = self.node.view();
+        let ttl = view.config.as_ref().map_or(5_000_000, |config| config.value.ttl.0);
+        Duration::from_micros(ttl / 2).clamp(Duration::from_secs(1), Duration::from_secs(10))
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Observed(observation) => {
+                let facts = observation.facts.clone();
+                self.observed = Some(Arc::new(*observation));
+                self.feed(Input::Postgres(facts));
+            }
+            Event::PostgresExited => {
+                tracing::warn!("the postmaster ended");
+                self.feed(Input::PostgresExited);
+            }
+            Event::PostgresEmpty => self.feed(Input::PostgresEmpty),
+            Event::OpDone { id, result } => {
+                let done = self.operation.take_if(|(running, _)| *running == id);
+                match (&result, done) {
+                    (PgOpResult::Failed(failure), Some((_, what))) => {
+                        self.last_failure = Some(format!("{what}: {}", failure.detail));
+                    }
+                    (PgOpResult::Done, Some(_)) => self.last_failure = None,
+                    (PgOpResult::Done | PgOpResult::Cancelled | PgOpResult::Failed(_), _) => {}
+                }
+                self.feed(Input::OpDone { id, result });
+            }
+            Event::Peer { from, message } => self.feed(Input::Peer { from, message }),
+            Event::PeerLost(lost) => self.feed(Input::PeerLost(lost)),
+            Event::Reinitialize => {
+                tracing::info!("an operator asks for a new copy of the leader's data");
+                self.feed(Input::Reinitialize);
+            }
+        }
+    }
+
+    fn on_watch(&mut self, event: WatchEvent) {
+        match event {
+            WatchEvent::Reset(snapshot) => self.on_snapshot(snapshot),
+            WatchEvent::Changed { revision, events } => {
+                self.store_heard();
+                let Some(cluster) = &mut self.cluster else { return };
+                let changes = events.into_iter().map(store::change);
+                if Arc::make_mut(cluster).apply(revision, changes) {
+                    self.cluster_changed();
+                }
+            }
+            WatchEvent::Disconnected { endpoint, error } => {
+                tracing::warn!(endpoint, %error, "the watch on the store was lost");
+            }
+            WatchEvent::Resumed { revision } => {
+                tracing::info!(revision, "the watch on the store goes on");
+                self.store_heard();
+            }
+            WatchEvent::ForeignCluster { endpoint, expected, found } => tracing::error!(
+                endpoint,
+                expected = format_args!("{expected:016x}"),
+                found = format_args!("{found:016x}"),
+                "this endpoint is another store: its data was replaced, or the address is wrong"
+            ),
+        }
+    }
+
+    fn on_store(&mut self, id: RequestId, reply: StoreReply) {
+        match reply {
+            StoreReply::Outcome(outcome) => {
+                if !matches!(outcome, StoreOutcome::NotSent | StoreOutcome::Unknown) {
+                    self.store_heard();
+                }
+                self.feed(Input::Store { id, outcome });
+            }
+            StoreReply::Read(snapshot) => {
+                let revision = pgherd_core::Revision(snapshot.revision);
+                self.on_snapshot(snapshot);
+                self.feed(Input::Store { id, outcome: StoreOutcome::Applied(revision) });
+            }
+        }
+    }
+
+    fn on_snapshot(&mut self, snapshot: Snapshot) {
+        self.store_heard();
+        let known = self.cluster.as_ref().map_or(0, |cluster| cluster.view().revision.0);
+        if snapshot.revision < known {
+            tracing::warn!(known, read = snapshot.revision, "the store showed an older state");
+            return;
+        }
+        let records = snapshot.kvs.into_iter().map(store::record);
+        let cluster = Cluster::read(self.keys.clone(), snapshot.revision, records);
+        self.cluster = Some(Arc::new(cluster));
+        self.cluster_changed();
+    }
+
+    fn cluster_changed(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        self.peers.follow(cluster.members());
+        self.postgres.follow(cluster.members());
+        let view = cluster.view();
+        self.feed(Input::View(view));
+    }
+
+    fn store_heard(&mut self) {
+        let unix_seconds = clock::unix_millis() / 1_000;
+        self.store_seen = Some(StoreSeen { at: clock::now(), unix_seconds });
+    }
+
+    fn publish(&mut self) {
+        if self.node.leads().is_some()
+            && let Some(cluster) = &self.cluster
+        {
+            self.scheduler.look(cluster, clock::unix_millis() / 1_000);
+        }
+        self.board.send_replace(Arc::new(Board {
+            incarnation: self.incarnation,
+            at: clock::now(),
+            cluster: self.cluster.clone(),
+            store: self.store_seen,
+            observed: self.observed.clone(),
+            decision: self.node.decision().clone(),
+            leads: self.node.leads(),
+            belief_until: self.node.belief_until(),
+            serving: self.node.serving(),
+            peers: self.peers_seen(),
+            operation: self.operation.map(|(_, what)| what),
+            last_failure: self.last_failure.clone(),
+        }));
+    }
+
+    fn peers_seen(&self) -> Vec<PeerSeen> {
+        let heard = |wanted: &NodeName| {
+            let mut peers = self.node.peers();
+            let found = peers.find(|(name, ..)| *name == wanted);
+            found.map(|(_, beat, at): (_, _, Time)| (beat.clone(), at))
+        };
+        let known = self.peers.connected();
+        known
+            .map(|(name, connected)| PeerSeen { name: name.clone(), connected, heard: heard(name) })
+            .collect()
+    }
+
+    /// Ends what this agent began; PostgreSQL and its guard are no part of that.
+    async fn finish(self) {
+        let Self { postgres, disk, scheduler, http, watcher, store, peers, name, .. } = self;
+        http.abort();
+        // Aborted: what it says is no news.
+        let _ = http.await;
+        drop((watcher, store, peers));
+        scheduler.finish().await;
+        postgres.finish().await;
+        disk.finish().await;
+        tracing::info!(node = %name, "stopped");
+    }
+}

@@ -1,0 +1,42 @@
+//! Everything that lanes and streams tell the event loop. Answers of the store and of the disk
+//! don't come this way: the loop owns those tasks and joins them.
+
+use pgherd_core::peer::{PeerLost, PeerMessage};
+use pgherd_core::postgres::PgOpResult;
+use pgherd_core::{NodeName, OpId};
+
+use crate::postgres::Observation;
+
+/// What happened outside.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// PostgreSQL was looked at.
+    Observed(Box<Observation>),
+    /// The postmaster ended.
+    PostgresExited,
+    /// Nothing of PostgreSQL is left.
+    PostgresEmpty,
+    /// An operation on PostgreSQL ended.
+    OpDone {
+        /// Which.
+        id: OpId,
+        /// How.
+        result: PgOpResult,
+    },
+    /// A peer said something.
+    Peer {
+        /// Who.
+        from: NodeName,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A stream to a peer ended.
+    PeerLost(PeerLost),
+    /// An operator wants this node's data replaced.
+    Reinitialize,
+}
+
+/// How many events may wait. The loop takes one in microseconds; senders that find it full wait,
+/// which stops their streams and is felt by nobody else. A burst is one message from each peer, one
+/// observation and an operation's end, so this is ample.
+pub(crate) const EVENTS_BOUND: usize = 256;

@@ -1,0 +1,219 @@
+//! `GET /metrics`: Patroni's series for what is known (contract 2.8), and ours.
+//! Prometheus text format; every series has the labels `scope` and `name`.
+
+use std::fmt::Write;
+
+use pgherd_api::words;
+use pgherd_core::cluster::ClusterView;
+use pgherd_core::postgres::{PgRole, PgState, RunningFacts};
+
+use super::status::{self, Standby};
+use super::{Desk, health};
+use crate::board::Board;
+use crate::clock;
+
+/// Lines in the making.
+struct Page {
+    labels: String,
+    text: String,
+}
+
+impl Page {
+    fn put(&mut self, kind: &str, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.labelled(kind, name, help, "", value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.put("gauge", name, help, value);
+    }
+
+    fn flag(&mut self, name: &str, help: &str, value: bool) {
+        self.gauge(name, help, u8::from(value));
+    }
+
+    fn labelled(
+        &mut self,
+        kind: &str,
+        name: &str,
+        help: &str,
+        more: &str,
+        value: impl std::fmt::Display,
+    ) {
+        let Self { labels, text } = self;
+        // Writing to a text can't fail.
+        let _ = write!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{{labels}{more}}} {value}\n"
+        );
+    }
+}
+
+/// The whole page.
+pub(super) fn render(desk: &Desk) -> String {
+    let board = desk.board.borrow().clone();
+    let identity = &desk.identity;
+    let labels = format!("scope=\"{}\",name=\"{}\"", escaped(&identity.scope), identity.name);
+    let mut page = Page { labels, text: String::with_capacity(8 << 10) };
+    let view = board.cluster.as_ref().map(|cluster| cluster.view());
+    postgres(&mut page, desk, &board);
+    cluster(&mut page, desk, &board, view.as_deref());
+    ours(&mut page, &board, view.as_deref());
+    page.text
+}
+
+fn postgres(page: &mut Page, desk: &Desk, board: &Board) {
+    let observed = board.observed.as_ref();
+    let state = observed.map(|observed| &observed.facts.state);
+    let running = match state {
+        Some(PgState::Running(running)) => Some(running),
+        Some(
+            PgState::Absent
+            | PgState::Broken(_)
+            | PgState::Stopped(_)
+            | PgState::NotAccepting(_)
+            | PgState::Unresponsive { .. },
+        )
+        | None => None,
+    };
+    let started = running.and(observed).and_then(|observed| observed.started).unwrap_or(0);
+    page.gauge("patroni_version", "Patroni semver without periods.", version_number());
+    page.flag(
+        "patroni_postgres_running",
+        "Value is 1 if Postgres is running, 0 otherwise.",
+        running.is_some(),
+    );
+    page.gauge("patroni_postmaster_start_time", "Epoch seconds since Postgres started.", started);
+    let primary = match running {
+        Some(RunningFacts { role: PgRole::Primary(primary), .. }) => Some(primary),
+        _ => None,
+    };
+    let replica = match running {
+        Some(RunningFacts { role: PgRole::Replica(replica), .. }) => Some(replica),
+        _ => None,
+    };
+    page.flag(
+        "patroni_primary",
+        "Value is 1 if this node is the leader, 0 otherwise.",
+        primary.is_some(),
+    );
+    let help =
+        "Current location of the Postgres transaction log, 0 if this node is not the leader.";
+    page.put("counter", "patroni_xlog_location", help, primary.map_or(0, |it| it.flushed.0));
+    page.flag(
+        "patroni_standby_leader",
+        "Value is 1 if this node is the standby_leader, 0 otherwise.",
+        false,
+    );
+    page.flag(
+        "patroni_replica",
+        "Value is 1 if this node is a replica, 0 otherwise.",
+        replica.is_some(),
+    );
+    let standby = status::standby(board, &desk.identity.name);
+    let help = "Value is 1 if this node is a sync standby replica, 0 otherwise.";
+    page.flag("patroni_sync_standby", help, replica.is_some() && standby == Standby::Sync);
+    let help = "Value is 1 if this node is a quorum standby replica, 0 otherwise.";
+    page.flag("patroni_quorum_standby", help, replica.is_some() && standby == Standby::Quorum);
+    let help = "Current location of the received Postgres transaction log, 0 if this node is not a replica.";
+    let received = replica.map_or(0, |it| it.received.0);
+    page.put("counter", "patroni_xlog_received_location", help, received);
+    let help = "Current location of the replayed Postgres transaction log, 0 if this node is not a replica.";
+    let replayed = replica.map_or(0, |it| it.replayed.0);
+    page.put("counter", "patroni_xlog_replayed_location", help, replayed);
+    let streaming = replica.is_some_and(|it| it.streaming);
+    page.flag("patroni_postgres_streaming", "Value is 1 if Postgres is streaming", streaming);
+    let version = if running.is_some() { desk.server_version } else { 0 };
+    let help = "Version of Postgres (if running), 0 otherwise.";
+    page.gauge("patroni_postgres_server_version", help, version);
+    let timeline = running.map_or(0, |it| it.timeline.0);
+    let help = "Postgres timeline of this node (if running), 0 otherwise.";
+    page.put("counter", "patroni_postgres_timeline", help, timeline);
+    let _ = page.text.write_str(STATE_COMMENT);
+    let word = words::state(status::member_state(state, board.operation));
+    let help = "Numeric representation of Postgres state.";
+    page.gauge("patroni_postgres_state", help, words::state_index(word));
+}
+
+const STATE_COMMENT: &str = "# Values: 0=initdb, 1=initdb_failed, 2=custom_bootstrap, \
+    3=custom_bootstrap_failed, 4=creating_replica, 5=running, 6=starting, 7=bootstrap_starting, \
+    8=start_failed, 9=restarting, 10=restart_failed, 11=stopping, 12=stopped, 13=stop_failed, \
+    14=crashed\n";
+
+fn cluster(page: &mut Page, desk: &Desk, board: &Board, view: Option<&ClusterView>) {
+    let unlocked = view.is_some_and(|view| view.leader.is_none());
+    let help = "Value is 1 if the cluster is unlocked, 0 if locked.";
+    page.flag("patroni_cluster_unlocked", help, unlocked);
+    let help = "Value is 1 if failsafe mode is active, 0 if inactive.";
+    page.flag("patroni_failsafe_mode_is_active", help, false);
+    let seen = board.store.map_or(0, |seen| seen.unix_seconds);
+    let help = "Epoch timestamp when DCS was last contacted successfully by Patroni.";
+    page.put("gauge", "patroni_dcs_last_seen", help, seen);
+    let help = "Value is 1 if the node needs a restart, 0 otherwise.";
+    page.flag("patroni_pending_restart", help, false);
+    let help = "Value is 1 if auto failover is disabled, 0 otherwise.";
+    page.flag("patroni_is_paused", help, board.paused());
+    let priority = match desk.tags.get("failover_priority").and_then(serde_json::Value::as_i64) {
+        Some(priority) => priority,
+        None => i64::from(!health::tagged(desk, "nofailover")),
+    };
+    page.gauge("patroni_failover_priority", "Failover priority of this node.", priority);
+}
+
+fn ours(page: &mut Page, board: &Board, view: Option<&ClusterView>) {
+    let now = clock::now();
+    let decision = &board.decision;
+    let more = format!(
+        ",situation=\"{}\",reason=\"{}\"",
+        decision.situation,
+        reason_word(&decision.reason)
+    );
+    page.labelled("gauge", "pgherd_decision", "The decision in force; always 1.", &more, 1);
+    let term = view.and_then(ClusterView::current_term).map_or(0, |term| term.0);
+    page.gauge("pgherd_term", "The current term, 0 before the first leader.", term);
+    let leads = board.leads.map_or(0, |term| term.0);
+    page.gauge("pgherd_leading_term", "The term that this node leads, 0 when it does not.", leads);
+    let belief = board.belief_until.filter(|end| now < *end);
+    let belief = belief.map_or(0.0, |end| end.since(now).to_std().as_secs_f64());
+    let help = "For how long this node may still believe that it leads, 0 when it does not.";
+    page.gauge("pgherd_belief_seconds", help, belief);
+    page.flag("pgherd_serving", "Value is 1 if clients may write here.", board.leads_now(now));
+    if let Some(seen) = board.store {
+        let age = now.since(seen.at).to_std().as_secs_f64();
+        page.gauge("pgherd_store_age_seconds", "Since the store was last heard.", age);
+    }
+    if !board.peers.is_empty() {
+        let name = "pgherd_peer_connected";
+        let _ = write!(
+            page.text,
+            "# HELP {name} Value is 1 if messages reach that peer.\n# TYPE {name} gauge\n"
+        );
+        for peer in &board.peers {
+            let _ = writeln!(
+                page.text,
+                "{name}{{{},peer=\"{}\"}} {}",
+                page.labels,
+                peer.name,
+                u8::from(peer.connected)
+            );
+        }
+    }
+}
+
+/// The reason's word without its values, which would make a series of each.
+fn reason_word(reason: &pgherd_core::Reason) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::Object(map)) => map.keys().next().cloned().unwrap_or_default(),
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+/// `4.1.5` as Patroni's metric has it: 040105.
+fn version_number() -> String {
+    let parts = pgherd_api::COMPATIBLE_VERSION.split('.');
+    parts.fold(String::new(), |number, part| format!("{number}{part:0>2}"))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

@@ -1,0 +1,301 @@
+//! The read endpoints' bodies, from the board alone (contract 2.3, 2.6, 2.7).
+
+use http::StatusCode;
+use pgherd_api::rest::{
+    ClusterBody, ExplainBody, Identity, PatroniStatus, PeerBody, PostgresBody, ReplicationRow, Xlog,
+};
+use pgherd_api::{COMPATIBLE_VERSION, words};
+use pgherd_core::cluster::MemberState;
+use pgherd_core::peer::PeerPg;
+use pgherd_core::postgres::{
+    ControlFacts, ControlState, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
+};
+use pgherd_core::{NodeName, SynchronousMode};
+
+use super::{Answer, Desk, spaced, text};
+use crate::board::{Board, PeerSeen};
+use crate::clock;
+
+/// Which kind of standby `sync` makes of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standby {
+    None,
+    Sync,
+    Quorum,
+}
+
+pub(super) fn standby(board: &Board, node: &NodeName) -> Standby {
+    let Some(cluster) = &board.cluster else { return Standby::None };
+    let view = cluster.view();
+    let named = view.sync.as_ref().is_some_and(|sync| sync.value.voters.contains_key(node));
+    match view.config.as_ref().map(|config| config.value.synchronous_mode) {
+        Some(SynchronousMode::Priority) if named => Standby::Sync,
+        Some(SynchronousMode::Quorum) if named => Standby::Quorum,
+        Some(SynchronousMode::Off | SynchronousMode::Priority | SynchronousMode::Quorum) | None => {
+            Standby::None
+        }
+    }
+}
+
+/// `GET /patroni`, and every health check's body.
+pub(super) fn status(desk: &Desk) -> PatroniStatus {
+    let board = desk.board.borrow().clone();
+    let observed = board.observed.as_ref();
+    let state = observed.map(|observed| &observed.facts.state);
+    let view = board.cluster.as_ref().map(|cluster| cluster.view());
+    let mut status = PatroniStatus {
+        state: words::state(member_state(state, board.operation)).to_owned(),
+        role: role(state).to_owned(),
+        postmaster_start_time: observed
+            .filter(|_| matches!(state, Some(PgState::Running(_))))
+            .and_then(|observed| observed.started)
+            .map(start_time),
+        cluster_unlocked: view.as_ref().is_some_and(|view| view.leader.is_none()),
+        pause: board.paused(),
+        dcs_last_seen: board.store.map_or(0, |seen| seen.unix_seconds),
+        tags: desk.tags.clone(),
+        patroni: Identity {
+            version: COMPATIBLE_VERSION.to_owned(),
+            scope: desk.identity.scope.clone(),
+            name: desk.identity.name.to_string(),
+        },
+        term: view.as_ref().and_then(|view| view.current_term()),
+        ..PatroniStatus::default()
+    };
+    let id = match state {
+        Some(PgState::Running(running)) => {
+            describe_running(&mut status, running, desk, &board);
+            Some(running.system_id)
+        }
+        Some(PgState::Stopped(control) | PgState::NotAccepting(control)) => Some(control.system_id),
+        Some(PgState::Absent | PgState::Broken(_) | PgState::Unresponsive { .. }) | None => None,
+    };
+    status.database_system_identifier = id.map(|id| id.to_string());
+    status
+}
+
+fn describe_running(
+    status: &mut PatroniStatus,
+    running: &RunningFacts,
+    desk: &Desk,
+    board: &Board,
+) {
+    status.server_version = Some(desk.server_version);
+    status.timeline = Some(running.timeline);
+    match &running.role {
+        PgRole::Primary(primary) => {
+            status.xlog = Some(Xlog { location: Some(primary.flushed), ..Xlog::default() });
+            status.replication = replication(primary, board);
+        }
+        PgRole::Replica(replica) => {
+            status.xlog = Some(Xlog {
+                received_location: Some(replica.received),
+                replayed_location: Some(replica.replayed),
+                paused: Some(false),
+                ..Xlog::default()
+            });
+            status.replication_state = replica.streaming.then(|| "streaming".to_owned());
+            let standby = standby(board, &desk.identity.name);
+            status.sync_standby = standby == Standby::Sync;
+            status.quorum_standby = standby == Standby::Quorum;
+        }
+    }
+}
+
+fn replication(primary: &PrimaryFacts, board: &Board) -> Vec<ReplicationRow> {
+    let mode = board.cluster.as_ref().and_then(|cluster| {
+        cluster.view().config.as_ref().map(|config| config.value.synchronous_mode)
+    });
+    let row = |sender: &pgherd_core::postgres::SenderFacts| {
+        let place = primary.names.names.iter().position(|name| *name == sender.node);
+        let sync_state = match (place, mode) {
+            (None, _) => "async",
+            (Some(_), Some(SynchronousMode::Quorum)) => "quorum",
+            (Some(place), _) if place < primary.names.count as usize => "sync",
+            (Some(_), _) => "potential",
+        };
+        ReplicationRow {
+            application_name: sender.node.to_string(),
+            state: if sender.streaming { "streaming" } else { "catchup" }.to_owned(),
+            sync_state: sync_state.to_owned(),
+            sync_priority: match (place, mode) {
+                (None, _) => 0,
+                (Some(_), Some(SynchronousMode::Quorum)) => 1,
+                (Some(place), _) => u32::try_from(place + 1).unwrap_or(u32::MAX),
+            },
+            ..ReplicationRow::default()
+        }
+    };
+    primary.senders.iter().map(row).collect()
+}
+
+/// As PostgreSQL prints it, in UTC.
+fn start_time(unix_seconds: i64) -> String {
+    pgherd_api::encode::iso8601(unix_seconds).replacen('T', " ", 1)
+}
+
+/// The state of a member in the store's terms, from what PostgreSQL and the lane show.
+pub(super) fn member_state(state: Option<&PgState>, operation: Option<&str>) -> MemberState {
+    match (state, operation) {
+        (_, Some("clone")) => MemberState::CreatingReplica,
+        (_, Some("init")) => MemberState::Initializing,
+        (_, Some("stop")) => MemberState::Stopping,
+        (Some(PgState::Running(_)), _) => MemberState::Running,
+        (Some(PgState::NotAccepting(_)), _) => MemberState::Starting,
+        (Some(PgState::Stopped(control)), None) if crashed(control) => MemberState::Crashed,
+        (Some(PgState::Stopped(_) | PgState::Absent | PgState::Broken(_)), _) => {
+            MemberState::Stopped
+        }
+        (Some(PgState::Unresponsive { .. }) | None, _) => MemberState::Other,
+    }
+}
+
+fn crashed(control: &ControlFacts) -> bool {
+    match control.state {
+        ControlState::InProduction | ControlState::InCrashRecovery | ControlState::ShuttingDown => {
+            true
+        }
+        ControlState::StartingUp
+        | ControlState::ShutDown
+        | ControlState::ShutDownInRecovery
+        | ControlState::InArchiveRecovery => false,
+    }
+}
+
+fn role(state: Option<&PgState>) -> &'static str {
+    match state {
+        Some(PgState::Running(RunningFacts { role: PgRole::Primary(_), .. })) => "primary",
+        Some(PgState::Running(_) | PgState::NotAccepting(_) | PgState::Unresponsive { .. }) => {
+            "replica"
+        }
+        Some(PgState::Stopped(_)) => "replica",
+        Some(PgState::Absent | PgState::Broken(_)) | None => "uninitialized",
+    }
+}
+
+/// `GET /cluster`.
+pub(super) fn cluster(desk: &Desk) -> Answer {
+    match &desk.board.borrow().cluster {
+        Some(cluster) => spaced(StatusCode::OK, &ClusterBody::new(cluster)),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the store has not answered yet"),
+    }
+}
+
+/// `GET /history`.
+pub(super) fn history(desk: &Desk) -> Answer {
+    let history = desk.board.borrow().cluster.as_ref().map(|cluster| cluster.history());
+    spaced(StatusCode::OK, &history.unwrap_or_else(|| serde_json::Value::Array(Vec::new())))
+}
+
+/// `GET /config`.
+pub(super) fn config(desk: &Desk) -> Answer {
+    let board = desk.board.borrow().clone();
+    match board.cluster.as_ref().and_then(|cluster| cluster.config()) {
+        Some(config) => spaced(StatusCode::OK, &config.json),
+        None => text(StatusCode::BAD_GATEWAY, "there is no configuration yet"),
+    }
+}
+
+/// `GET /failsafe`.
+pub(super) fn failsafe(desk: &Desk) -> Answer {
+    let board = desk.board.borrow().clone();
+    match board.cluster.as_ref().and_then(|cluster| cluster.failsafe()) {
+        Some(map) => spaced(StatusCode::OK, map),
+        None => text(StatusCode::BAD_GATEWAY, "there is no failsafe map"),
+    }
+}
+
+/// `GET /explain`.
+pub(super) fn explain(desk: &Desk) -> ExplainBody {
+    let board = desk.board.borrow().clone();
+    let now = clock::now();
+    let mut recent = desk.journal.read();
+    let current = if recent.is_empty() {
+        pgherd_api::rest::DecisionBody::new(&board.decision, clock::unix_millis())
+    } else {
+        recent.remove(0)
+    };
+    let view = board.cluster.as_ref().map(|cluster| cluster.view());
+    let belief = board.belief_until.filter(|end| now < *end);
+    ExplainBody {
+        name: desk.identity.name.clone(),
+        scope: desk.identity.scope.clone(),
+        incarnation: board.incarnation,
+        current,
+        recent,
+        belief_ms: belief.map(|end| end.since(now).as_millis()),
+        term: view.as_ref().and_then(|view| view.current_term()),
+        revision: view.as_ref().map_or(0, |view| view.revision.0),
+        store_age_ms: board.store.map(|seen| now.since(seen.at).as_millis()),
+        postgres: postgres(&board),
+        peers: board.peers.iter().map(|peer| self::peer(peer, now)).collect(),
+    }
+}
+
+fn postgres(board: &Board) -> PostgresBody {
+    let mut body = PostgresBody {
+        operation: board.operation.map(str::to_owned),
+        last_failure: board.last_failure.clone(),
+        ..PostgresBody::default()
+    };
+    let word = match board.observed.as_ref().map(|observed| &observed.facts.state) {
+        None => "unknown",
+        Some(PgState::Absent) => "absent",
+        Some(PgState::Broken(_)) => "broken",
+        Some(PgState::Stopped(control)) => {
+            body.timeline = Some(control.timeline);
+            "stopped"
+        }
+        Some(PgState::NotAccepting(control)) => {
+            body.timeline = Some(control.timeline);
+            "starting"
+        }
+        Some(PgState::Unresponsive { .. }) => "unresponsive",
+        Some(PgState::Running(RunningFacts { timeline, role, .. })) => {
+            body.timeline = Some(*timeline);
+            match role {
+                PgRole::Primary(primary) => describe_primary(&mut body, primary),
+                PgRole::Replica(replica) => describe_replica(&mut body, replica),
+            }
+        }
+    };
+    body.state = word.to_owned();
+    body.lsn_text = body.lsn.map(|lsn| lsn.to_string());
+    body
+}
+
+fn describe_primary(body: &mut PostgresBody, primary: &PrimaryFacts) -> &'static str {
+    body.lsn = Some(primary.flushed);
+    body.replicas = primary.senders.iter().map(|sender| sender.node.clone()).collect();
+    body.waits_for.clone_from(&primary.names.names);
+    body.waits_for_count = Some(primary.names.count).filter(|count| *count > 0);
+    "primary"
+}
+
+fn describe_replica(body: &mut PostgresBody, replica: &ReplicaFacts) -> &'static str {
+    body.lsn = Some(replica.received);
+    body.upstream.clone_from(&replica.upstream);
+    body.streaming = replica.streaming;
+    "replica"
+}
+
+fn peer(seen: &PeerSeen, now: pgherd_core::Time) -> PeerBody {
+    let beat = seen.heard.as_ref().map(|(beat, _)| beat);
+    let word = match beat.map(|beat| beat.pg) {
+        None => "unknown",
+        Some(PeerPg::Absent) => "absent",
+        Some(PeerPg::Down) => "down",
+        Some(PeerPg::Busy) => "busy",
+        Some(PeerPg::Primary) => "primary",
+        Some(PeerPg::Replica { .. }) => "replica",
+    };
+    PeerBody {
+        name: seen.name.clone(),
+        connected: seen.connected,
+        heard_ms: seen.heard.as_ref().map(|(_, at)| now.since(*at).as_millis()),
+        leads: beat.and_then(|beat| beat.leads),
+        postgres: word.to_owned(),
+        lsn: beat.and_then(|beat| beat.position).map(|position| position.lsn),
+        hears_leader: beat.is_some_and(|beat| beat.hears_leader),
+    }
+}

@@ -1,0 +1,296 @@
+//! PostgreSQL's lane: operations, the fence, and the sampler that looks every 100 ms.
+//! Leaves what anything means to the core, and how it is done to `pgherd-postgres`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use pgherd_api::MemberInfo;
+use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
+use pgherd_core::{NodeName, OpId, Term, Time};
+use pgherd_postgres::{Address, Found, Server};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::clock;
+use crate::event::Event;
+
+const INTERVAL: Duration = Duration::from_millis(100);
+/// A look at files that takes longer isn't waited for; the observation goes on without it.
+const LOOK_LIMIT: Duration = Duration::from_millis(200);
+
+/// One look at PostgreSQL: the core's facts, and what only readers want.
+#[derive(Clone, Debug)]
+pub(crate) struct Observation {
+    pub(crate) facts: PgFacts,
+    /// When the postmaster started, in unix seconds.
+    pub(crate) started: Option<i64>,
+}
+
+/// Where the members' PostgreSQLs are, as the store has it now.
+pub(crate) type Addresses = Arc<RwLock<BTreeMap<NodeName, Address>>>;
+
+/// The event loop's hold on PostgreSQL.
+pub(crate) struct PostgresLane {
+    server: Arc<Server>,
+    events: mpsc::Sender<Event>,
+    addresses: Addresses,
+    nudge: Arc<Notify>,
+    operations: JoinSet<()>,
+    watchers: JoinSet<()>,
+    armed: Option<(Term, Time)>,
+}
+
+impl PostgresLane {
+    /// Begins to look. What was found unguarded is stopped first: nothing of PostgreSQL may run
+    /// without a guard.
+    pub(crate) fn start(
+        server: Server,
+        found: &Found,
+        data_dir: &Path,
+        addresses: Addresses,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let server = Arc::new(server);
+        let nudge = Arc::new(Notify::new());
+        let mut watchers = JoinSet::new();
+        let stop_first = match found {
+            Found::Nothing => false,
+            Found::Adopted { term, deadline } => {
+                let left = deadline.since(clock::now());
+                tracing::info!(%term, %left, "PostgreSQL runs; its guard was adopted");
+                false
+            }
+            Found::Unguarded { pids } => {
+                tracing::warn!(?pids, "PostgreSQL runs without a guard; stopping it");
+                true
+            }
+        };
+        let sampler = Sampler {
+            server: Arc::clone(&server),
+            data_dir: data_dir.to_owned(),
+            events: events.clone(),
+            nudge: Arc::clone(&nudge),
+            look: None,
+            stopped_since: None,
+        };
+        watchers.spawn(sampler.run(stop_first));
+        watchers.spawn(watch_end(Arc::clone(&server), events.clone()));
+        let operations = JoinSet::new();
+        Self { server, events, addresses, nudge, operations, watchers, armed: None }
+    }
+
+    /// Moves the guard's deadline. A store to shared memory: it waits for nothing.
+    pub(crate) fn arm(&mut self, term: Term, deadline: Time) {
+        self.armed = Some((term, deadline));
+        if !self.server.arm(term, deadline) {
+            tracing::debug!(%term, "no guard to arm, or it fires already");
+        }
+    }
+
+    /// No deadline: PostgreSQL is no primary.
+    pub(crate) fn disarm(&mut self) {
+        if let Some((term, _)) = self.armed.take() {
+            self.server.arm(term, Time::NEVER);
+        }
+    }
+
+    /// Begins an operation; its end comes as an event. A kill is asked for before this returns.
+    pub(crate) fn execute(&mut self, id: OpId, op: PgOp, term: Option<Term>) {
+        if op == PgOp::Kill {
+            self.server.kill();
+        }
+        while self.operations.try_join_next().is_some() {}
+        let refused = self.stale(&op, term);
+        tracing::info!(operation = name(&op), ?refused, "operation begins");
+        let (server, events) = (Arc::clone(&self.server), self.events.clone());
+        let nudge = Arc::clone(&self.nudge);
+        self.operations.spawn(async move {
+            let what = name(&op);
+            let begin = clock::now();
+            let result = match refused {
+                Some(failure) => PgOpResult::Failed(failure),
+                None => server.execute(op).await,
+            };
+            let took = clock::now().since(begin);
+            match &result {
+                PgOpResult::Done => tracing::info!(operation = what, %took, "operation done"),
+                PgOpResult::Cancelled => {
+                    tracing::info!(operation = what, %took, "operation cancelled");
+                }
+                PgOpResult::Failed(failure) => tracing::warn!(
+                    operation = what, %took, kind = ?failure.kind, detail = failure.detail,
+                    "operation failed"
+                ),
+            }
+            // The loop is gone only when the agent is.
+            let _ = events.send(Event::OpDone { id, result }).await;
+            nudge.notify_one();
+        });
+    }
+
+    /// What would make PostgreSQL primary runs only under the term that the guard is armed for.
+    fn stale(&self, op: &PgOp, term: Option<Term>) -> Option<PgOpFailure> {
+        if !matches!(op, PgOp::StartPrimary { .. } | PgOp::Promote { .. }) {
+            return None;
+        }
+        let alive = self.armed.filter(|(_, deadline)| clock::now() < *deadline);
+        let planned = term?;
+        if alive.is_some_and(|(armed, _)| armed == planned) {
+            return None;
+        }
+        let detail = format!("planned under term {planned}, which the guard is not armed for");
+        Some(PgOpFailure { kind: PgFailureKind::ToolFailed, detail })
+    }
+
+    /// Takes the members' addresses from the store's news.
+    pub(crate) fn follow(&self, members: &BTreeMap<NodeName, MemberInfo>) {
+        let mut known = self.addresses.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, info) in members {
+            // A member whose key expired keeps its address: it may be copied from a moment later.
+            if let (Some(host), Some(port)) = (info.host.clone(), info.port) {
+                known.insert(name.clone(), Address { host, port });
+            }
+        }
+    }
+
+    /// Ends the watching, and gives operations a moment to end by themselves.
+    pub(crate) async fn finish(mut self) {
+        self.watchers.shutdown().await;
+        let wait = async { while self.operations.join_next().await.is_some() {} };
+        if timeout(Duration::from_secs(2), wait).await.is_err() {
+            self.operations.shutdown().await;
+        }
+    }
+}
+
+/// The operation in a word, for logs and readers.
+pub(crate) fn name(op: &PgOp) -> &'static str {
+    match op {
+        PgOp::Init => "init",
+        PgOp::StartPrimary { .. } => "start as primary",
+        PgOp::StartReplica { .. } => "start as replica",
+        PgOp::Follow { .. } => "follow",
+        PgOp::Promote { .. } => "promote",
+        PgOp::Stop => "stop",
+        PgOp::Kill => "kill",
+        PgOp::Rewind { .. } => "rewind",
+        PgOp::Clone { .. } => "clone",
+        PgOp::SetNames { .. } => "set names",
+        PgOp::EnsureSlots { .. } => "ensure slots",
+    }
+}
+
+/// Tells each end of a postmaster, and when nothing of it is left.
+async fn watch_end(server: Arc<Server>, events: mpsc::Sender<Event>) {
+    loop {
+        server.exited().await;
+        if events.send(Event::PostgresExited).await.is_err() {
+            return;
+        }
+        server.empty().await;
+        if events.send(Event::PostgresEmpty).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Sampler {
+    server: Arc<Server>,
+    data_dir: PathBuf,
+    events: mpsc::Sender<Event>,
+    nudge: Arc<Notify>,
+    /// A look at files that has not returned yet: a hung disk holds one thread, not many.
+    look: Option<JoinHandle<Look>>,
+    stopped_since: Option<Time>,
+}
+
+/// What files say beside PostgreSQL.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    /// The data directory has lost its PG_VERSION.
+    vanished: bool,
+    /// The postmaster is stopped by a signal (state T).
+    stopped: bool,
+    started: Option<i64>,
+}
+
+impl Sampler {
+    async fn run(mut self, stop_first: bool) {
+        if stop_first {
+            let result = self.server.execute(PgOp::Stop).await;
+            tracing::info!(?result, "stopped what had no guard");
+        }
+        loop {
+            let at = clock::now();
+            let look = self.look().await;
+            let mut facts = self.server.facts(at).await;
+            self.correct(&mut facts, look);
+            let observation = Box::new(Observation { facts, started: look.started });
+            if self.events.send(Event::Observed(observation)).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(INTERVAL) => {}
+                () = self.nudge.notified() => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Look {
+        let data_dir = self.data_dir.clone();
+        let pending = self.look.take();
+        let mut task =
+            pending.unwrap_or_else(|| tokio::task::spawn_blocking(move || look_at(&data_dir)));
+        match timeout(LOOK_LIMIT, &mut task).await {
+            Ok(look) => look.unwrap_or_default(),
+            Err(_) => {
+                self.look = Some(task);
+                Look::default()
+            }
+        }
+    }
+
+    /// A process that lives on without its files, or that can't run, is no PostgreSQL.
+    fn correct(&mut self, facts: &mut PgFacts, look: Look) {
+        let lives = matches!(
+            facts.state,
+            PgState::Running(_) | PgState::NotAccepting(_) | PgState::Unresponsive { .. }
+        );
+        if !look.stopped || !lives {
+            self.stopped_since = None;
+        }
+        if lives && look.vanished {
+            facts.state = PgState::Absent;
+        } else if lives && look.stopped {
+            let since = *self.stopped_since.get_or_insert(facts.at);
+            facts.state = PgState::Unresponsive { since };
+        }
+    }
+}
+
+fn look_at(data_dir: &Path) -> Look {
+    let missing = |path: PathBuf| match std::fs::metadata(path) {
+        Ok(_) => false,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    let lock = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    // Lines: pid, data directory, start time in unix seconds, ... (PostgreSQL's miscadmin.h).
+    let mut lines = lock.lines();
+    let pid = lines.next().and_then(|line| line.trim().parse::<u32>().ok());
+    let started = lines.nth(1).and_then(|line| line.trim().parse().ok());
+    Look {
+        vanished: missing(data_dir.join("PG_VERSION")),
+        stopped: pid.is_some_and(stopped),
+        started,
+    }
+}
+
+/// State T of proc(5): a signal or a debugger holds it.
+fn stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('T' | 't'))
+}

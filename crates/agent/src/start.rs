@@ -1,0 +1,209 @@
+//! Putting a node together from its settings: locks, places, programs, lanes.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use pgherd_api::{Encoder, Keys, MemberSelf};
+use pgherd_core::{Incarnation, Node, NodeConfig, NodeName};
+use pgherd_postgres::{Binaries, Server};
+use pgherd_store::{Client, Endpoint, Options};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::agent::Agent;
+use crate::board::{Board, Journal};
+use crate::disk::Disk;
+use crate::event::{EVENTS_BOUND, Event};
+use crate::http::{self, Desk};
+use crate::peers::{Identity, Peers};
+use crate::postgres::{Addresses, PostgresLane};
+use crate::schedule::Scheduler;
+use crate::settings::{Login, Settings};
+use crate::store::StoreLane;
+use crate::{AgentError, clock, durable};
+
+const STOP_BOUND: Duration = Duration::from_secs(30);
+
+/// A node, ready for its first turn. The caller holds the lock on its directory.
+pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
+    let client = client(&settings)?;
+    let durable = durable::load(&settings.run_dir)?;
+    let bin_dir = settings.bin_dir.clone();
+    let found = tokio::task::spawn_blocking(move || pgherd_postgres::discover(bin_dir.as_deref()));
+    let bin = found.await.map_err(|_| AgentError::Interrupted)??;
+    let server_version = version_number(&bin);
+    let address = settings.rest_listen;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| AgentError::Listen { address, source })?;
+    let addresses: Addresses = Arc::default();
+    let opened = Server::open(postgres_settings(&settings, bin), peers(&addresses)).await;
+    let (server, found) = opened.map_err(AgentError::Postgres)?;
+
+    let incarnation = Incarnation(getrandom::u64().map_err(AgentError::Random)?);
+    let node = Node::new(node_config(&settings)?, incarnation, durable, clock::now());
+    let keys = Keys::new(&settings.namespace, &settings.scope);
+    let identity = Identity {
+        name: settings.name.clone(),
+        scope: settings.scope.clone(),
+        secret: settings.peer_secret.clone(),
+    };
+    if identity.secret.is_none() && !address.ip().is_loopback() {
+        tracing::warn!("no peer secret: whoever reaches {address} can pass for a member");
+    }
+    let (sender, events) = mpsc::channel(EVENTS_BOUND);
+    let journal = Journal::default();
+    let board = watch::Sender::new(Arc::new(first_board(&node, incarnation)));
+    let desk = Desk {
+        identity: identity.clone(),
+        board: board.subscribe(),
+        journal: journal.clone(),
+        events: sender.clone(),
+        store: client.clone(),
+        keys: keys.clone(),
+        auth: settings.api_auth.clone(),
+        loopback: address.ip().is_loopback(),
+        tags: settings.published_tags(),
+        server_version,
+    };
+    let http = tokio::spawn(http::serve(listener, Arc::new(desk)));
+    tracing::info!(node = %settings.name, scope = settings.scope, %address, "the agent runs");
+    Ok(Agent {
+        node,
+        name: settings.name.clone(),
+        incarnation,
+        cluster: None,
+        store_seen: None,
+        observed: None,
+        operation: None,
+        last_failure: None,
+        events,
+        watcher: client.watch_prefix(keys.prefix().to_owned()),
+        store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
+        postgres: postgres(server, &found, &settings, addresses, &sender),
+        peers: Peers::new(identity, sender),
+        disk: Disk::new(settings.run_dir.clone()),
+        scheduler: Scheduler::new(client),
+        keys,
+        journal,
+        board,
+        http,
+        exit: false,
+    })
+}
+
+/// The node's own directory, for its user only.
+pub(crate) fn make_run_dir(settings: &Settings) -> Result<(), AgentError> {
+    let path = &settings.run_dir;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| AgentError::RunDir { path: path.clone(), source })
+}
+
+fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
+    Ok(NodeConfig {
+        name: settings.name.clone(),
+        nofailover: settings.nofailover,
+        founding_policy: settings.founding_policy.clone(),
+        may_found: settings.may_found,
+        seed: getrandom::u64().map_err(AgentError::Random)?,
+        mutant: None,
+    })
+}
+
+fn postgres(
+    server: Server,
+    found: &pgherd_postgres::Found,
+    settings: &Settings,
+    addresses: Addresses,
+    events: &mpsc::Sender<Event>,
+) -> PostgresLane {
+    PostgresLane::start(server, found, &settings.data_dir, addresses, events.clone())
+}
+
+fn client(settings: &Settings) -> Result<Client, AgentError> {
+    let endpoints = settings.store.endpoints.iter().map(|text| text.parse());
+    let endpoints: Vec<Endpoint> =
+        endpoints.collect::<Result<_, _>>().map_err(AgentError::Endpoint)?;
+    let mut options = Options::new(endpoints);
+    options.credentials = settings.store.login.as_ref().map(|login| pgherd_store::Credentials {
+        user: login.username.clone(),
+        password: login.password.reveal().to_owned(),
+    });
+    Ok(Client::new(options))
+}
+
+fn encoder(settings: &Settings) -> Encoder {
+    let (host, port) = &settings.pg_connect;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    Encoder {
+        member: MemberSelf {
+            conn_url: format!("postgres://{host}:{port}/postgres"),
+            api_url: format!("http://{}/patroni", settings.rest_connect),
+            tags: settings.published_tags(),
+        },
+        founding_config: settings.founding_config.clone(),
+    }
+}
+
+fn peers(addresses: &Addresses) -> pgherd_postgres::Peers {
+    let addresses: Arc<RwLock<BTreeMap<NodeName, _>>> = Arc::clone(addresses);
+    Arc::new(move |name: &NodeName| {
+        addresses.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    })
+}
+
+fn postgres_settings(settings: &Settings, bin: Binaries) -> pgherd_postgres::Settings {
+    let credentials = |login: &Login| pgherd_postgres::Credentials {
+        username: login.username.clone(),
+        password: pgherd_postgres::Secret::new(login.password.reveal()),
+    };
+    pgherd_postgres::Settings {
+        bin,
+        data_dir: settings.data_dir.clone(),
+        run_dir: settings.run_dir.clone(),
+        socket_dir: settings.run_dir.join("socket"),
+        log_file: settings.run_dir.join("postgresql.log"),
+        listen_addresses: settings.pg_listen.clone(),
+        port: settings.pg_port,
+        cluster_name: settings.scope.clone(),
+        node: settings.name.clone(),
+        superuser: credentials(&settings.superuser),
+        replication: credentials(&settings.replication),
+        rewind: credentials(&settings.rewind),
+        parameters: settings.parameters.clone(),
+        hba: (!settings.hba_lines.is_empty()).then(|| settings.hba_lines.clone()),
+        hba_networks: settings.hba_networks.clone(),
+        guard_exe: "/proc/self/exe".into(),
+        stop_bound: STOP_BOUND,
+        start_bound: settings.founding_policy.primary_start_timeout.to_std(),
+    }
+}
+
+fn first_board(node: &Node, incarnation: Incarnation) -> Board {
+    Board {
+        incarnation,
+        at: clock::now(),
+        cluster: None,
+        store: None,
+        observed: None,
+        decision: node.decision().clone(),
+        leads: None,
+        belief_until: None,
+        serving: false,
+        peers: Vec::new(),
+        operation: None,
+        last_failure: None,
+    }
+}
+
+/// `15.18 (Debian ...)` as PostgreSQL's own number: 150018.
+fn version_number(bin: &Binaries) -> u32 {
+    let digits = |c: char| !c.is_ascii_digit();
+    let minor = bin.version.split('.').nth(1).unwrap_or_default();
+    let minor: u32 = minor.split(digits).next().unwrap_or_default().parse().unwrap_or(0);
+    bin.major * 10_000 + minor
+}

@@ -1,0 +1,246 @@
+//! The store's lane: one task per request, so that a renewal never waits behind anything; and the
+//! core's transactions in the store's words.
+
+use std::time::Duration;
+
+use pgherd_api::{Change, Encoder, Keys, Record};
+use pgherd_core::cluster::{Compare, Op, Purpose, Txn};
+use pgherd_core::{LeaseId, RequestId, Revision, StoreOutcome, StoreRequest};
+use pgherd_store::{Client, Error, Event, KeyValue, Refusal, Snapshot};
+use tokio::task::JoinSet;
+
+/// So many requests may be under way. The core sends a handful; were all these stuck, each would
+/// end by its own deadline, and until then renewals and beats keep the places kept for them.
+const IN_FLIGHT: usize = 32;
+const KEPT_FOR_LIFE: usize = 8;
+
+/// Asks the store for the event loop.
+pub(crate) struct StoreLane {
+    client: Client,
+    keys: Keys,
+    encoder: Encoder,
+    requests: JoinSet<(RequestId, StoreReply)>,
+}
+
+/// What came of a request.
+pub(crate) enum StoreReply {
+    /// For the core.
+    Outcome(StoreOutcome),
+    /// A read's answer.
+    Read(Snapshot),
+}
+
+impl StoreLane {
+    pub(crate) fn new(client: Client, keys: Keys, encoder: Encoder) -> Self {
+        Self { client, keys, encoder, requests: JoinSet::new() }
+    }
+
+    /// Sends a request; the answer comes out of [`Self::next`].
+    pub(crate) fn send(&mut self, id: RequestId, request: StoreRequest, within: Duration) {
+        let vital = matches!(request, StoreRequest::KeepAlive(_))
+            || request.purpose() == Some(Purpose::Beat);
+        let bound = if vital { IN_FLIGHT } else { IN_FLIGHT - KEPT_FOR_LIFE };
+        if self.requests.len() >= bound {
+            tracing::warn!(in_flight = self.requests.len(), "too many requests to the store wait");
+            self.requests.spawn(async move { (id, StoreReply::Outcome(StoreOutcome::NotSent)) });
+            return;
+        }
+        let client = self.client.clone();
+        match request {
+            StoreRequest::GrantLease { ttl } => {
+                let seconds = i64::try_from(ttl.0.div_ceil(1_000_000)).unwrap_or(i64::MAX);
+                self.requests.spawn(async move { (id, grant(client, seconds, within).await) });
+            }
+            StoreRequest::KeepAlive(lease) => {
+                self.requests.spawn(async move { (id, keep_alive(client, lease, within).await) });
+            }
+            StoreRequest::Txn(txn) => match to_store(&self.keys, &self.encoder, &txn) {
+                Ok(wire) => {
+                    let purpose = txn.purpose;
+                    self.requests
+                        .spawn(async move { (id, transact(client, purpose, wire, within).await) });
+                }
+                Err(error) => {
+                    tracing::error!(%error, purpose = ?txn.purpose, "a value can't be written");
+                    let outcome = StoreReply::Outcome(StoreOutcome::NotSent);
+                    self.requests.spawn(async move { (id, outcome) });
+                }
+            },
+            StoreRequest::Read => {
+                let prefix = self.keys.prefix().to_owned();
+                self.requests.spawn(async move { (id, read(client, prefix, within).await) });
+            }
+        }
+    }
+
+    /// The next answer; never, while nothing is under way. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> (RequestId, StoreReply) {
+        loop {
+            match self.requests.join_next().await {
+                Some(Ok(answer)) => return answer,
+                // Aborted by nobody, so it panicked; the core forgets the request in time.
+                Some(Err(error)) => tracing::error!(%error, "a request to the store broke"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn grant(client: Client, seconds: i64, within: Duration) -> StoreReply {
+    StoreReply::Outcome(match client.lease_grant(seconds, within).await {
+        Ok(grant) => StoreOutcome::Granted(LeaseId(grant.id)),
+        Err(error) => failed("grant", &error),
+    })
+}
+
+async fn keep_alive(client: Client, lease: LeaseId, within: Duration) -> StoreReply {
+    StoreReply::Outcome(match client.lease_keepalive(lease.0, within).await {
+        Ok(Some(_)) => StoreOutcome::Alive,
+        Ok(None) => StoreOutcome::LeaseGone,
+        Err(error) => failed("keep-alive", &error),
+    })
+}
+
+async fn transact(
+    client: Client,
+    purpose: Purpose,
+    txn: pgherd_store::Txn,
+    within: Duration,
+) -> StoreReply {
+    StoreReply::Outcome(match client.txn(txn, within).await {
+        Ok(reply) if reply.succeeded => StoreOutcome::Applied(Revision(reply.revision)),
+        Ok(_) => StoreOutcome::Refused,
+        Err(error) => {
+            tracing::debug!(?purpose, "a transaction failed");
+            failed("transaction", &error)
+        }
+    })
+}
+
+async fn read(client: Client, prefix: String, within: Duration) -> StoreReply {
+    match client.prefix(prefix, within).await {
+        Ok(snapshot) => StoreReply::Read(snapshot),
+        Err(error) => StoreReply::Outcome(failed("read", &error)),
+    }
+}
+
+/// What a failure means for the core. Out of space is special: etcd can have applied the very write
+/// that crossed its quota and still refuse it (reliability, B11).
+fn failed(what: &'static str, error: &Error) -> StoreOutcome {
+    tracing::warn!(what, %error, "the store did not answer");
+    match error {
+        Error::LeaseNotFound => StoreOutcome::LeaseGone,
+        Error::Unknown { .. } | Error::Rejected { refusal: Refusal::NoSpace, .. } => {
+            StoreOutcome::Unknown
+        }
+        Error::NotSent { .. }
+        | Error::Rejected { .. }
+        | Error::Compacted
+        | Error::ForeignCluster { .. } => StoreOutcome::NotSent,
+    }
+}
+
+/// A transaction of the core in the store's words.
+fn to_store(
+    keys: &Keys,
+    encoder: &Encoder,
+    txn: &Txn,
+) -> Result<pgherd_store::Txn, serde_json::Error> {
+    let compare = txn.compare.iter().map(|compare| match compare {
+        // An absent key has modification revision 0 in the store's eyes too.
+        Compare::Modified(key, Revision(at)) => {
+            pgherd_store::Compare::mod_revision(keys.path(key), *at)
+        }
+        Compare::Lease(key, LeaseId(lease)) => pgherd_store::Compare::lease(keys.path(key), *lease),
+    });
+    let then = txn.then.iter().map(|op| {
+        Ok(match op {
+            Op::Put(key, value, lease) => pgherd_store::Op::put_leased(
+                keys.path(key),
+                encoder.encode(value)?,
+                lease.map_or(0, |lease| lease.0),
+            ),
+            Op::Delete(key) => pgherd_store::Op::delete(keys.path(key)),
+        })
+    });
+    let then = then.collect::<Result<_, serde_json::Error>>()?;
+    Ok(pgherd_store::Txn { compare: compare.collect(), then, otherwise: Vec::new() })
+}
+
+/// A key of the store as `api` reads it.
+pub(crate) fn record(kv: KeyValue) -> Record {
+    Record {
+        key: kv.key.into(),
+        value: kv.value.into(),
+        created: kv.create_revision,
+        modified: kv.mod_revision,
+        lease: kv.lease,
+    }
+}
+
+/// A change of the store as `api` reads it.
+pub(crate) fn change(event: Event) -> Change {
+    match event {
+        Event::Put(kv) => Change::Put(record(kv)),
+        Event::Delete { key, revision } => Change::Delete { key: key.into(), revision },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+    use pgherd_core::NodeName;
+    use pgherd_core::cluster::{Initialize, Key, Value};
+    use pgherd_store::Target;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_keeps_its_conditions_leases_and_order() {
+        let node = NodeName::new("pg-1").unwrap();
+        let txn = Txn {
+            purpose: Purpose::TakeOver,
+            compare: vec![
+                Compare::Modified(Key::Leader, Revision(0)),
+                Compare::Modified(Key::Beat, Revision(9)),
+                Compare::Lease(Key::Member(node.clone()), LeaseId(5)),
+            ],
+            then: vec![
+                Op::Put(Key::Leader, Value::Leader(node), Some(LeaseId(5))),
+                Op::Put(Key::Initialize, Value::Initialize(Initialize::Bootstrapping), None),
+                Op::Delete(Key::Claim),
+            ],
+        };
+        let keys = Keys::new("service", "demo");
+        let wire = to_store(&keys, &Encoder::default(), &txn).unwrap();
+        let targets: Vec<_> = wire.compare.iter().map(|c| (&c.key[..], &c.target)).collect();
+        assert_eq!(
+            targets,
+            [
+                (&b"/service/demo/leader"[..], &Target::Mod(0)),
+                (b"/service/demo/beat", &Target::Mod(9)),
+                (b"/service/demo/members/pg-1", &Target::Lease(5)),
+            ]
+        );
+        assert_eq!(
+            wire.then,
+            [
+                pgherd_store::Op::put_leased("/service/demo/leader", "pg-1", 5),
+                pgherd_store::Op::put("/service/demo/initialize", ""),
+                pgherd_store::Op::delete("/service/demo/claim"),
+            ]
+        );
+        assert!(wire.otherwise.is_empty());
+    }
+
+    #[test]
+    fn only_what_is_sure_counts_as_not_done() {
+        let unknown = Error::Unknown { endpoint: "e".to_owned(), why: String::new() };
+        let full = Error::Rejected { refusal: Refusal::NoSpace, message: String::new() };
+        let busy = Error::Rejected { refusal: Refusal::Overloaded, message: String::new() };
+        assert_eq!(failed("t", &unknown), StoreOutcome::Unknown);
+        assert_eq!(failed("t", &full), StoreOutcome::Unknown);
+        assert_eq!(failed("t", &busy), StoreOutcome::NotSent);
+        assert_eq!(failed("t", &Error::LeaseNotFound), StoreOutcome::LeaseGone);
+    }
+}
