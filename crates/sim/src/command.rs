@@ -18,6 +18,7 @@ cargo sim SEED [--trace]       the same run again, event by event
 cargo sim --seeds N [--from S] so many seeds, from S (default 1)
 cargo sim --minutes M          as many seeds as fit
    --nodes N                   that many nodes (2 to 5) instead of a drawn number
+   --all                       go on after a violation, one line for each
    --mutant NAME               with one law broken on purpose
 cargo sim mutants [--most N]   each broken law must be noticed within N seeds (default 3000)
 cargo sim scenarios [--update] [FILES]
@@ -33,6 +34,7 @@ struct Words {
     minutes: Option<u64>,
     most: Option<u64>,
     update: bool,
+    all: bool,
     verb: Option<String>,
     files: Vec<String>,
     wanted: Wanted,
@@ -64,6 +66,7 @@ fn parse(words: &[String]) -> Result<Words, String> {
         };
         match word.as_str() {
             "--trace" => out.wanted.trace = true,
+            "--all" => out.all = true,
             "--update" => out.update = true,
             "--seeds" => out.seeds = Some(number()?),
             "--from" => out.from = Some(number()?),
@@ -138,13 +141,17 @@ fn many(words: &Words) -> ExitCode {
     let limit = words.minutes.map(|m| Duration::from_secs(m * 60));
     let count = words.seeds.unwrap_or(u64::MAX);
     let mut sums = Stats::default();
+    let mut broken = 0;
     for number in first..first.saturating_add(count) {
         if limit.is_some_and(|limit| started.elapsed() > limit) {
             break;
         }
         let outcome = seed(number, words.wanted);
         sums.add(&outcome.stats);
-        if outcome.violation.is_some() {
+        if let (Some(v), true) = (&outcome.violation, words.all) {
+            broken += 1;
+            report::line(&format!("seed {number} step {} {}: {}", v.step, v.invariant, v.found));
+        } else if outcome.violation.is_some() {
             report::progress("");
             report::violation(&outcome);
             report::summary(&sums, started.elapsed());
@@ -156,7 +163,11 @@ fn many(words: &Words) -> ExitCode {
     }
     report::progress("");
     report::summary(&sums, started.elapsed());
-    ExitCode::SUCCESS
+    if broken == 0 {
+        return ExitCode::SUCCESS;
+    }
+    report::line(&format!("{broken} seeds broke an invariant"));
+    ExitCode::FAILURE
 }
 
 fn bench(words: &Words) -> ExitCode {

@@ -127,6 +127,7 @@ impl World {
         agent.watch_cut = false;
         agent.node = Some(Node::new(config, incarnation, agent.durable.clone(), now));
         let life = agent.life;
+        self.ledger.last_decision[node] = None;
         self.stats.sometimes.adopted += u64::from(adopted);
         let adopts = if adopted { ", adopts PostgreSQL" } else { "" };
         note!(self, "n{} agent starts (life {life}){adopts}", node + 1);

@@ -335,10 +335,10 @@ impl World {
         let name = node + 1;
         self.story(|| format!("n{name} rewound"));
         let instance = Instance(self.rng.next() >> 1);
-        let needed = !self.branches.contains(
-            theirs.wal,
-            self.nodes[node].pg.dir.as_ref().map_or(theirs.wal, |d| d.wal),
-        );
+        // A crashed primary is first recovered in single-user mode, which writes: it always diverges.
+        let needed = self.nodes[node].pg.dir.as_ref().is_some_and(|d| {
+            d.control != ControlState::ShutDown || !self.branches.contains(theirs.wal, d.wal)
+        });
         if let Some(dir) = &mut self.nodes[node].pg.dir {
             dir.broken = None;
             dir.instance = instance;

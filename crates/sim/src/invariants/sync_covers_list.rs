@@ -33,8 +33,9 @@ pub(crate) fn check(world: &mut World, node: Ix) {
         return; // without this node nobody can gather enough
     }
     let bad = |names: &Names| {
-        let all = (voters | names.mask).count_ones() + u32::from(names.placeholder);
-        !names.waits() || all > quorum + names.count
+        let nobody = names.waits() && names.mask.count_ones() < names.count;
+        let all = (voters | names.mask).count_ones();
+        !nobody && (!names.waits() || all > quorum + names.count)
     };
     let pg = &machine.pg;
     let names = [Some(pg.names), pg.next_names];
