@@ -1,2 +1,45 @@
-//! The pgherd binary.
-fn main() {}
+//! The pgherd binary. Who this process is to be is decided here, before any thread exists.
+
+mod args;
+mod commands;
+mod ctl;
+mod live;
+mod lock;
+mod output;
+mod privilege;
+mod secret;
+mod settings;
+mod table;
+mod topology;
+mod up;
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    // A guard allocates little, starts no thread and must not depend on anything below.
+    if words.first().is_some_and(|name| name == pgherd_guard::ARGV0) {
+        return pgherd_guard::main(words);
+    }
+    if words.get(1).map(OsString::as_os_str) == Some(OsStr::new("guard")) {
+        return pgherd_guard::main(words.split_off(1));
+    }
+    let cli = Cli::parse_from(words);
+    output::finish(run(cli.command))
+}
+
+fn run(command: Command) -> output::Outcome {
+    match command {
+        Command::Up(args) => up::run(&args),
+        Command::Ctl(args) => ctl::run(args),
+        Command::Agent(args) => commands::agent::run(&args),
+        Command::Router(args) => commands::router::run(&args),
+        Command::Store(args) => commands::store::run(&args),
+        Command::Version => commands::version(),
+    }
+}

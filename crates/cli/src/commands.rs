@@ -1,0 +1,73 @@
+//! The commands that become one of the cluster's processes: agent, router, store.
+//! Each gives up root first, then reads its file, then starts threads.
+
+pub(crate) mod agent;
+pub(crate) mod router;
+pub(crate) mod store;
+
+use std::future::Future;
+use std::path::Path;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::output::{Failure, Outcome, Printer, warn};
+use crate::privilege;
+use crate::settings::node::Resolved;
+use crate::settings::problem::Problem;
+
+/// `pgherd version`.
+pub(crate) fn version() -> Outcome {
+    Ok(Printer::new().line(format_args!("pgherd {}", env!("CARGO_PKG_VERSION")))?)
+}
+
+/// Becomes whom it is to run as, and ties itself to its parent when that is wanted.
+fn settle_down(user: &str, with_parent: bool) -> Outcome {
+    privilege::drop_root(user)?;
+    if with_parent { privilege::follow_parent() } else { Ok(()) }
+}
+
+/// Reads a settings file; its warnings are printed, its errors refuse.
+fn read_settings<T>(
+    file: &Path,
+    resolve: impl Fn(&str) -> Result<Resolved<T>, Vec<Problem>>,
+) -> Outcome<T> {
+    let place = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::refused(place.clone(), format!("the settings file can't be read: {error}"))
+    })?;
+    match resolve(&text) {
+        Ok(Resolved { value, warnings }) => {
+            warn(&mut Printer::new(), &place, &warnings);
+            Ok(value)
+        }
+        Err(problems) => Err(Failure::Refused { place, problems }),
+    }
+}
+
+/// Log lines to standard error. `RUST_LOG` says how many.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // Somebody else's subscriber can't be there: this is the only place that sets one.
+    let _ = subscriber.with_writer(std::io::stderr).try_init();
+}
+
+/// Runs `work` on a runtime with a few threads.
+fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("the runtime can't be started")?.block_on(work)
+}
+
+/// Completes at the first SIGTERM or SIGINT.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}

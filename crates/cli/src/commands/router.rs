@@ -1,0 +1,66 @@
+//! `pgherd router FILE`: write port, read port, dashboard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use pgherd_router::topology::Topology;
+use pgherd_router::{ReadFallback, Router, RouterConfig};
+use tokio::sync::watch;
+
+use super::{asked_to_stop, block_on, read_settings, settle_down, start_logging};
+use crate::args::FileArgs;
+use crate::lock::Lock;
+use crate::output::Outcome;
+use crate::settings::router::RouterSettings;
+use crate::{live, settings, topology};
+
+/// How long sessions may go on after the router was told to stop.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// How long a predecessor that is about to end may take.
+const PREDECESSOR: Duration = Duration::from_secs(60);
+
+/// Runs the router until it is told to stop.
+pub(crate) fn run(args: &FileArgs) -> Outcome {
+    settle_down(&args.user, args.with_parent)?;
+    let settings = read_settings(&args.file, settings::router::resolve)?;
+    // Only one that was started by 'pgherd up' has a successor that waits for its end.
+    let lock = args.with_parent.then(|| Lock::wait(&args.file.with_extension("lock"), PREDECESSOR));
+    let _lock = lock.transpose().map_err(anyhow::Error::from)?;
+    start_logging();
+    block_on(serve(settings))
+}
+
+async fn serve(settings: RouterSettings) -> Outcome {
+    let stop = asked_to_stop()?;
+    let client = live::client(&settings.store)?;
+    let keys = live::keys(&settings.cluster);
+    let unknown = Topology { cluster: keys.scope().to_owned(), ..Topology::default() };
+    let (sender, receiver) = watch::channel(Arc::new(unknown));
+    let live = live::Live::follow(&client, &keys);
+    let feed = tokio::spawn(topology::feed(live, sender));
+    let router = Router::start(config(settings), receiver);
+    let router = router.context("the router can't start")?;
+    stop.await;
+    router.shutdown(DRAIN).await;
+    feed.abort();
+    Ok(())
+}
+
+fn config(settings: RouterSettings) -> RouterConfig {
+    let defaults = RouterConfig::default();
+    RouterConfig {
+        write: settings.write,
+        read: settings.read,
+        http: settings.http,
+        hold: settings.hold.unwrap_or(defaults.hold),
+        read_fallback: if settings.reads_fall_back {
+            ReadFallback::Leader
+        } else {
+            ReadFallback::None
+        },
+        path_prefix: settings.path_prefix,
+        ..defaults
+    }
+}

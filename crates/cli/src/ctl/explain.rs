@@ -1,0 +1,136 @@
+//! `ctl explain`: what each agent does now and why, what it decided before, what it knows.
+//! Leaves every reason's sentence to the core.
+
+use std::fmt::Write as _;
+
+use pgherd_api::rest::{DecisionBody, ExplainBody, PeerBody, PostgresBody, paths};
+
+use super::{Ctl, url_of};
+use crate::args::{ExplainArgs, Format};
+use crate::output::{Failure, Outcome, Printer};
+
+/// So many former decisions are shown.
+const RECENT: usize = 12;
+
+pub(super) async fn explain(mut ctl: Ctl, args: &ExplainArgs) -> Outcome {
+    let cluster = ctl.read().await?;
+    let wanted = |name: &str| args.member.as_deref().is_none_or(|member| member == name);
+    let members: Vec<_> = cluster.members().values().filter(|m| wanted(m.name.as_str())).collect();
+    if members.is_empty() {
+        let name = args.member.as_deref().unwrap_or_default();
+        let words = format!("there is no member '{name}' in cluster {}", ctl.keys.scope());
+        return Err(Failure::refused("MEMBER", words));
+    }
+    let mut silent = 0;
+    let mut bodies = Vec::new();
+    for member in members {
+        let url = url_of(member, paths::EXPLAIN)?;
+        match ctl.rest.get::<ExplainBody>(&url).await {
+            Ok(body) => bodies.push(body),
+            Err(error) => {
+                silent += 1;
+                let error = anyhow::Error::from(error);
+                ctl.printer
+                    .error(format_args!("{}: its agent does not answer: {error:#}", member.name))?;
+            }
+        }
+    }
+    let text = match args.format {
+        Format::Pretty => bodies.iter().map(|body| describe(&ctl.printer, body)).collect(),
+        Format::Json | Format::Tsv => pgherd_api::json::spaced(&bodies).unwrap_or_default() + "\n",
+        Format::Yaml => serde_saphyr::to_string(&bodies).unwrap_or_default(),
+    };
+    ctl.printer.raw(text)?;
+    if silent > 0 {
+        let words = format!("{silent} of {} agents did not answer", silent + bodies.len());
+        return Err(Failure::Failed(anyhow::anyhow!(words)));
+    }
+    Ok(())
+}
+
+/// One node in a few lines.
+fn describe(printer: &Printer, body: &ExplainBody) -> String {
+    let mut text = String::new();
+    let term = body.term.map(|term| format!(", term {term}")).unwrap_or_default();
+    let now = &body.current;
+    // Writing to a String can't fail.
+    let _ = writeln!(
+        text,
+        "{}  {}: {}  {}",
+        printer.bold(body.name.as_str()),
+        now.situation,
+        now.text,
+        printer.dim(&format!("(since {}{term})", clock(&now.at)))
+    );
+    let _ = writeln!(text, "  PostgreSQL  {}", postgres(&body.postgres));
+    if let Some(failure) = &body.postgres.last_failure {
+        let _ = writeln!(text, "              last failure: {failure}");
+    }
+    if let Some(left) = body.belief_ms {
+        let _ = writeln!(text, "  belief      {left} ms left before it must stop writing");
+    }
+    let age = body.store_age_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms ago"));
+    let _ = writeln!(text, "  store       heard {age}, revision {}", body.revision);
+    for peer in &body.peers {
+        let _ = writeln!(text, "  {:<10}  {}", peer.name, describe_peer(peer));
+    }
+    if !body.recent.is_empty() {
+        let _ = writeln!(text, "  before");
+    }
+    let skip = body.recent.len().saturating_sub(RECENT);
+    for decision in body.recent.iter().skip(skip) {
+        let _ = writeln!(text, "    {}", describe_decision(decision));
+    }
+    text + "\n"
+}
+
+fn postgres(pg: &PostgresBody) -> String {
+    let mut parts = vec![pg.state.clone()];
+    parts.extend(pg.timeline.map(|timeline| format!("timeline {timeline}")));
+    parts.extend(pg.lsn_text.clone());
+    if let Some(upstream) = &pg.upstream {
+        let how = if pg.streaming { "streams from" } else { "wants to stream from" };
+        parts.push(format!("{how} {upstream}"));
+    }
+    let names = |names: &[pgherd_core::NodeName]| {
+        names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    if !pg.replicas.is_empty() {
+        parts.push(format!("streams to {}", names(&pg.replicas)));
+    }
+    if let Some(count) = pg.waits_for_count.filter(|_| !pg.waits_for.is_empty()) {
+        parts.push(format!("commits wait for {count} of {}", names(&pg.waits_for)));
+    }
+    parts.extend(pg.operation.as_ref().map(|operation| format!("doing: {operation}")));
+    parts.join(", ")
+}
+
+fn describe_peer(peer: &PeerBody) -> String {
+    let heard = match (peer.connected, peer.heard_ms) {
+        (true, Some(ms)) => format!("heard {ms} ms ago"),
+        (false, Some(ms)) => format!("not connected, heard {ms} ms ago"),
+        (_, None) => "never heard".to_owned(),
+    };
+    let leads = peer.leads.map(|term| format!(", leads under term {term}")).unwrap_or_default();
+    let hears = if peer.hears_leader { ", hears the leader" } else { "" };
+    let at = peer.lsn.map(|lsn| format!(" at {lsn}")).unwrap_or_default();
+    format!("{heard}: PostgreSQL {}{at}{leads}{hears}", peer.postgres)
+}
+
+fn describe_decision(decision: &DecisionBody) -> String {
+    let term = decision.term.map(|term| format!(" (term {term})")).unwrap_or_default();
+    format!(
+        "{}  {:<10}  {}{term}",
+        clock(&decision.at),
+        decision.situation.to_string(),
+        decision.text
+    )
+}
+
+/// The time of day of an ISO timestamp, on this machine's clock.
+fn clock(at: &str) -> String {
+    at.parse::<jiff::Timestamp>().map_or_else(
+        |_| at.to_owned(),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string(),
+    )
+}

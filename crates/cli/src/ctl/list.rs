@@ -1,0 +1,262 @@
+//! `ctl list` and `ctl topology`: the members as patronictl shows them (contract 5.2, 5.3).
+//! Leaves reading the cluster to the caller.
+
+#[cfg(test)]
+mod tests;
+
+use pgherd_api::Cluster;
+use pgherd_api::rest::{ClusterBody, ClusterMember, Lag};
+use pgherd_core::cluster::Initialize;
+use serde_json::{Map, Value};
+
+use crate::args::Format;
+use crate::table::{Align, Table};
+
+/// One printed column: its name in tables, its name in data, how it stands.
+struct Column {
+    title: &'static str,
+    name: &'static str,
+    align: Align,
+}
+
+const fn column(title: &'static str, name: &'static str, align: Align) -> Column {
+    Column { title, name, align }
+}
+
+const COLUMNS: [Column; 9] = [
+    column("Member", "Member", Align::Left),
+    column("Host", "Host", Align::Left),
+    column("Role", "Role", Align::Left),
+    column("State", "State", Align::Left),
+    column("TL", "TL", Align::Right),
+    column("Receive LSN", "Receive LSN", Align::Right),
+    column("Lag", "Receive Lag", Align::Right),
+    column("Replay LSN", "Replay LSN", Align::Right),
+    column("Lag", "Replay Lag", Align::Right),
+];
+
+/// Columns that are there only when some member has something to say, or all are wanted.
+const OPTIONAL: [Column; 4] = [
+    column("Pending restart", "Pending restart", Align::Left),
+    column("Pending restart reason", "Pending restart reason", Align::Left),
+    column("Scheduled restart", "Scheduled restart", Align::Left),
+    column("Tags", "Tags", Align::Left),
+];
+
+/// The members in the form that was asked for, each line with its break.
+pub(crate) fn render(cluster: &Cluster, format: Format, extended: bool) -> String {
+    let rows = rows(&ClusterBody::new(cluster), false);
+    match format {
+        Format::Pretty => pretty(cluster, &rows, extended),
+        Format::Tsv => tsv(&rows, extended),
+        Format::Json => {
+            let json = Value::Array(rows.iter().map(data).collect());
+            pgherd_api::json::spaced(&json).unwrap_or_default() + "\n"
+        }
+        Format::Yaml => {
+            let json = Value::Array(rows.iter().map(data).collect());
+            serde_saphyr::to_string(&json).unwrap_or_default()
+        }
+    }
+}
+
+/// The members as a tree of who streams from whom.
+pub(crate) fn tree(cluster: &Cluster) -> String {
+    let mut body = ClusterBody::new(cluster);
+    let leader = body.members.iter().position(|m| m.role.ends_with("leader"));
+    let leader = leader.map(|index| body.members.remove(index));
+    let mut ordered = Vec::new();
+    let mut rest = std::mem::take(&mut body.members);
+    if let Some(leader) = leader {
+        let name = leader.name.clone();
+        ordered.push((0, leader));
+        below(&name, true, 1, &mut rest, &mut ordered);
+    }
+    // Without a leader, or in a circle: nobody is left out.
+    ordered.extend(rest.into_iter().map(|member| (0, member)));
+    body.members = ordered
+        .into_iter()
+        .map(|(depth, mut member)| {
+            if depth > 0 {
+                member.name = format!("{}+ {}", "  ".repeat(depth - 1), member.name);
+            }
+            member
+        })
+        .collect();
+    pretty(cluster, &rows(&body, true), false)
+}
+
+fn below(
+    parent: &str,
+    is_leader: bool,
+    depth: usize,
+    rest: &mut Vec<ClusterMember>,
+    ordered: &mut Vec<(usize, ClusterMember)>,
+) {
+    let upstream = |member: &ClusterMember, rest: &[ClusterMember]| {
+        let named = member.tags.get("replicatefrom").and_then(Value::as_str);
+        let named = named.filter(|name| *name == parent || rest.iter().any(|m| m.name == *name));
+        named.map_or(is_leader, |name| name == parent)
+    };
+    let children: Vec<ClusterMember> = rest.iter().filter(|m| upstream(m, rest)).cloned().collect();
+    rest.retain(|m| !children.iter().any(|c| c.name == m.name));
+    for child in children {
+        let name = child.name.clone();
+        ordered.push((depth, child));
+        below(&name, false, depth + 1, rest, ordered);
+    }
+}
+
+/// One member's cells, in the order of all columns; data keeps numbers.
+type Row = Vec<Value>;
+
+fn rows(body: &ClusterBody, flow_tags: bool) -> Vec<Row> {
+    let show_port = body.members.iter().any(|m| m.port != Some(5432)) || hosts_repeat(body);
+    let row = |member: &ClusterMember| {
+        let host = member.host.clone().unwrap_or_default();
+        let host = match member.port {
+            Some(port) if show_port => format!("{host}:{port}"),
+            _ => host,
+        };
+        let positions = member.positions.as_ref();
+        let lsn = |lsn: &str| if lsn == "unknown" { Value::Null } else { Value::from(lsn) };
+        vec![
+            Value::from(body.scope.as_str()),
+            Value::from(member.name.as_str()),
+            Value::from(host),
+            Value::from(title_case(&member.role)),
+            Value::from(member.state.as_str()),
+            member.timeline.map_or(Value::Null, |tl| Value::from(tl.0)),
+            positions.map_or(Value::Null, |p| lsn(&p.receive_lsn)),
+            positions.map_or(Value::Null, |p| megabytes(p.receive_lag)),
+            positions.map_or(Value::Null, |p| lsn(&p.replay_lsn)),
+            positions.map_or(Value::Null, |p| megabytes(p.replay_lag)),
+            if member.pending_restart { Value::from("*") } else { Value::Null },
+            member.pending_restart_reason.clone().unwrap_or(Value::Null),
+            member.scheduled_restart.clone().unwrap_or(Value::Null),
+            tags(&member.tags, flow_tags),
+        ]
+    };
+    body.members.iter().map(row).collect()
+}
+
+fn hosts_repeat(body: &ClusterBody) -> bool {
+    let mut hosts: Vec<_> = body.members.iter().map(|m| m.host.as_deref()).collect();
+    hosts.sort_unstable();
+    hosts.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+fn megabytes(lag: Lag) -> Value {
+    match lag {
+        Lag::Bytes(bytes) => Value::from((bytes + (1 << 19)) >> 20),
+        Lag::Unknown => Value::Null,
+    }
+}
+
+fn title_case(role: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|c| c.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    role.split('_').map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn tags(tags: &Map<String, Value>, flow: bool) -> Value {
+    match (tags.is_empty(), flow) {
+        (true, _) => Value::Null,
+        (false, true) => Value::from(flow_yaml(tags)),
+        (false, false) => Value::Object(tags.clone()),
+    }
+}
+
+fn flow_yaml(tags: &Map<String, Value>) -> String {
+    let parts = tags.iter().map(|(key, value)| format!("{key}: {}", cell(value)));
+    format!("{{{}}}", parts.collect::<Vec<_>>().join(", "))
+}
+
+/// A value as a table's cell.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Object(map) => {
+            let lines = map.iter().map(|(key, value)| format!("{key}: {}", cell(value)));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),
+    }
+}
+
+/// Which optional columns are shown.
+fn shown(rows: &[Row], extended: bool) -> Vec<usize> {
+    let first = 1 + COLUMNS.len();
+    let used = |index: usize| rows.iter().any(|row| !row[index].is_null());
+    (first..first + OPTIONAL.len()).filter(|index| extended || used(*index)).collect()
+}
+
+fn pretty(cluster: &Cluster, rows: &[Row], extended: bool) -> String {
+    let mut table = Table::new(Some(title(cluster)));
+    let optional = shown(rows, extended);
+    for column in &COLUMNS {
+        table.column(column.title, column.align);
+    }
+    for index in &optional {
+        let column = &OPTIONAL[index - 1 - COLUMNS.len()];
+        table.column(column.title, column.align);
+    }
+    for row in rows {
+        let fixed = row[1..=COLUMNS.len()].iter();
+        table.row(fixed.chain(optional.iter().map(|i| &row[*i])).map(cell).collect());
+    }
+    table.draw() + &footer(&ClusterBody::new(cluster))
+}
+
+/// `Cluster: demo (7711057973605780227)`.
+pub(crate) fn title(cluster: &Cluster) -> String {
+    let id = match cluster.view().initialize.as_ref().map(|key| key.value) {
+        None => "uninitialized".to_owned(),
+        Some(Initialize::Bootstrapping) => "initializing".to_owned(),
+        Some(Initialize::Done(id)) => id.to_string(),
+    };
+    format!("Cluster: {} ({id})", cluster.keys().scope())
+}
+
+fn footer(body: &ClusterBody) -> String {
+    let mut text = String::new();
+    if body.pause {
+        text.push_str(" Maintenance mode: on\n");
+    }
+    if let Some(planned) = &body.scheduled_switchover {
+        text.push_str(&format!(" Switchover scheduled at: {}\n", planned.at));
+        for (word, name) in [("from", &planned.from), ("to", &planned.to)] {
+            if let Some(name) = name {
+                text.push_str(&format!("{word:>24}: {name}\n"));
+            }
+        }
+    }
+    text
+}
+
+fn tsv(rows: &[Row], extended: bool) -> String {
+    let optional = shown(rows, extended);
+    let names = COLUMNS.iter().map(|c| c.name);
+    let names = std::iter::once("Cluster").chain(names);
+    let more = optional.iter().map(|i| OPTIONAL[i - 1 - COLUMNS.len()].name);
+    let mut text = names.chain(more).collect::<Vec<_>>().join("\t") + "\n";
+    for row in rows {
+        let cells = row[..=COLUMNS.len()].iter().chain(optional.iter().map(|i| &row[*i]));
+        let cells = cells.map(|value| value.as_object().map_or_else(|| cell(value), flow_yaml));
+        text.push_str(&cells.collect::<Vec<_>>().join("\t"));
+        text.push('\n');
+    }
+    text
+}
+
+/// A row as an object; what is empty is left out.
+fn data(row: &Row) -> Value {
+    let names = COLUMNS.iter().chain(&OPTIONAL).map(|c| c.name);
+    let names = std::iter::once("Cluster").chain(names);
+    let pairs = names.zip(row).filter(|(_, value)| !value.is_null());
+    Value::Object(pairs.map(|(name, value)| (name.to_owned(), value.clone())).collect())
+}

@@ -1,0 +1,149 @@
+//! Scalars of settings files: each reader returns the value, or what it expected.
+//! Leaves keys and places to `section`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+use pgherd_core::{Duration, NodeName};
+
+/// A host with a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HostPort {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+pub(crate) fn text(text: &str) -> Result<String, String> {
+    let wanted = || "a text that is not empty".to_owned();
+    if text.trim().is_empty() { Err(wanted()) } else { Ok(text.to_owned()) }
+}
+
+pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
+    let rule = "1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter or digit";
+    NodeName::new(text).map_err(|_| rule.to_owned())
+}
+
+/// A part of a key in the store: no slashes, no blanks.
+pub(crate) fn key_part(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_graphic() && c != '/';
+    if !text.is_empty() && text.chars().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name without blanks and slashes".to_owned())
+    }
+}
+
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok(true),
+        "off" | "false" | "no" | "0" => Ok(false),
+        _ => Err("on or off".to_owned()),
+    }
+}
+
+pub(crate) fn host_port(text: &str) -> Result<HostPort, String> {
+    let wanted = || "HOST:PORT like 10.0.0.5:5432".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+    let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(wanted)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() { Err(wanted()) } else { Ok(HostPort { host: host.to_owned(), port }) }
+}
+
+/// `HOST:PORT`, `*:PORT` or `:PORT` to listen on.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let wanted = || "an address to listen on like 127.0.0.1:8008 or *:8008".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+    let port: u16 = port.parse().map_err(|_| wanted())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host == "*" {
+        return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    }
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::from((address, port)));
+    }
+    let found = (host, port).to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| format!("an address of this machine ('{host}' can't be resolved)"))
+}
+
+/// `postgresql.listen`: `HOST[,HOST...][:PORT]` (contract 3.3).
+pub(crate) fn pg_listen(text: &str) -> Result<(String, u16), String> {
+    let wanted = || "HOST[,HOST...]:PORT like 127.0.0.1:5432 or *:5432".to_owned();
+    let (hosts, port) = text.rsplit_once(':').unwrap_or((text, "5432"));
+    let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(wanted)?;
+    if hosts.is_empty() { Err(wanted()) } else { Ok((hosts.to_owned(), port)) }
+}
+
+/// Seconds, or a number with one of PostgreSQL's units of time.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let wanted = || "a number of seconds, or one with a unit (ms s min h d)".to_owned();
+    let (number, unit) = split_unit(text);
+    let number: f64 = number.parse().ok().filter(|n: &f64| *n >= 0.0).ok_or_else(wanted)?;
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(wanted()),
+    };
+    let span = std::time::Duration::try_from_secs_f64(number * seconds).map_err(|_| wanted())?;
+    u64::try_from(span.as_micros()).map(Duration).map_err(|_| wanted())
+}
+
+/// Bytes, or a number with one of PostgreSQL's units of memory.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let wanted = || "a number of bytes, or one with a unit (kB MB GB TB)".to_owned();
+    let (number, unit) = split_unit(text);
+    let number: u64 = number.parse().map_err(|_| wanted())?;
+    let shift = match unit {
+        "" | "B" => 0,
+        "kB" => 10,
+        "MB" => 20,
+        "GB" => 30,
+        "TB" => 40,
+        _ => return Err(wanted()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(wanted)
+}
+
+pub(crate) fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "a whole number".to_owned())
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    (&text[..end], text[end..].trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_postgresqls() {
+        assert_eq!(span("30"), Ok(Duration::secs(30)));
+        assert_eq!(span("500ms"), Ok(Duration::millis(500)));
+        assert_eq!(span("5 min"), Ok(Duration::secs(300)));
+        assert!(span("5 weeks").is_err());
+        assert_eq!(bytes("1MB"), Ok(1 << 20));
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert!(bytes("-1").is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(host_port("[::1]:5432").unwrap().to_string(), "[::1]:5432");
+        assert!(host_port("5432").is_err());
+        assert_eq!(listen("*:8008").unwrap().to_string(), "0.0.0.0:8008");
+    }
+}

@@ -1,0 +1,75 @@
+//! The router's file. A pure function of its text.
+//! Leaves what a router does with it to `pgherd-router`.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pgherd_agent::StoreSettings;
+
+use super::node::{ClusterId, Resolved, cluster_id, sort_out, store_address};
+use super::parse;
+use super::problem::Problem;
+use super::section::Section;
+use super::yaml::Node;
+
+/// Everything that a router's file says.
+#[derive(Clone, Debug)]
+pub(crate) struct RouterSettings {
+    pub(crate) cluster: ClusterId,
+    pub(crate) store: StoreSettings,
+    pub(crate) write: Vec<SocketAddr>,
+    pub(crate) read: Vec<SocketAddr>,
+    pub(crate) http: Vec<SocketAddr>,
+    pub(crate) hold: Option<Duration>,
+    /// Serve reads from the primary when no replica is fit.
+    pub(crate) reads_fall_back: bool,
+    pub(crate) path_prefix: String,
+}
+
+/// Reads a router's file. All mistakes are returned together.
+pub(crate) fn resolve(text: &str) -> Result<Resolved<RouterSettings>, Vec<Problem>> {
+    let document = Node::parse(text).map_err(|problem| vec![problem])?;
+    let problems = RefCell::new(Vec::new());
+    let settings = read(&Section::root(&document, &problems));
+    sort_out(settings, problems.into_inner())
+}
+
+fn read(root: &Section<'_>) -> Option<RouterSettings> {
+    let cluster = cluster_id(root);
+    let store = store_address(root);
+    let write = addresses(root, "write");
+    let read = addresses(root, "read");
+    let http = addresses(root, "http");
+    if write.is_empty() && read.is_empty() {
+        let words = "nothing to listen on; write for example 'write: 127.0.0.1:5432'";
+        root.note(Problem::error(None, "write", words));
+    }
+    let hold = root.optional("hold", parse::span).map(pgherd_core::Duration::to_std);
+    let reads_fall_back = root.optional("reads_fall_back", parse::boolean).unwrap_or(true);
+    let path_prefix = root.optional("path_prefix", parse::text).unwrap_or_default();
+    root.finish(&[]);
+    Some(RouterSettings {
+        cluster: cluster?,
+        store: store?,
+        write,
+        read,
+        http,
+        hold,
+        reads_fall_back,
+        path_prefix,
+    })
+}
+
+fn addresses(root: &Section<'_>, key: &'static str) -> Vec<SocketAddr> {
+    let texts = root.list(key).unwrap_or_default();
+    let parsed = texts.iter().filter_map(|text| match parse::listen(text) {
+        Ok(address) => Some(address),
+        Err(wanted) => {
+            let words = format!("expected {wanted}, found '{text}'");
+            root.note(Problem::error(None, key, words));
+            None
+        }
+    });
+    parsed.collect()
+}
