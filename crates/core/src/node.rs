@@ -105,6 +105,8 @@ pub(crate) struct Backoff {
     pub(crate) until: Time,
     pub(crate) failures: u32,
     pub(crate) rewind_impossible: bool,
+    /// pg_rewind or a copy just succeeded: the directory is fit to follow, whatever it was before.
+    pub(crate) repaired: bool,
     pub(crate) start_failures: u32,
 }
 
@@ -316,6 +318,9 @@ impl Node {
             }
             self.stream_lost =
                 if replica.streaming { None } else { self.stream_lost.or(Some(self.now)) };
+            if replica.streaming {
+                self.backoff.repaired = false;
+            }
         } else {
             self.wal_advanced = None;
             self.stream_lost = None;

@@ -364,7 +364,9 @@ impl Node {
     fn note_done(&mut self, op: &PgOp) {
         let rewind_impossible = self.backoff.rewind_impossible;
         let start_failures = self.backoff.start_failures;
+        let repaired = self.backoff.repaired;
         self.backoff = crate::node::Backoff::default();
+        self.backoff.repaired = repaired || matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. });
         match op {
             PgOp::Clone { .. } => self.reinitialize = false,
             PgOp::EnsureSlots { nodes } => {

@@ -150,7 +150,9 @@ impl Node {
         if self.backoff.start_failures >= 3 {
             return self.copy(leader, Reason::BrokenData);
         }
-        let lineage = if Self::primary_data(control) {
+        let lineage = if self.backoff.repaired {
+            Lineage::Same
+        } else if Self::primary_data(control) {
             self.former_primary(control, &beat)
         } else {
             self.lineage(control.timeline, control.min_recovery_end, &beat)
