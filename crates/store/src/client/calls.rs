@@ -160,13 +160,4 @@ impl Client {
             self.call(path::MEMBER_LIST, request, Repeat::Harmless, within).await?;
         Ok(reply.members.into_iter().map(Into::into).collect())
     }
-
-    /// The store's revision now, linearizable, without reading anything.
-    ///
-    /// # Errors
-    /// As [`Client::range`].
-    pub(crate) async fn revision(&self, prefix: &Key, within: Duration) -> Result<u64, Error> {
-        let range = Range { count_only: true, limit: 1, ..Range::prefix(prefix.clone()) };
-        Ok(self.range(range, within).await?.revision)
-    }
 }

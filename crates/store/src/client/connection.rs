@@ -122,7 +122,11 @@ impl Connection {
             Ok(Err(failure)) => Err(match failure.into_error(&self.endpoint) {
                 // Nothing of the caller's was sent yet.
                 Error::Unknown { endpoint, why } => Error::NotSent { endpoint, why },
-                other => other,
+                error @ (Error::NotSent { .. }
+                | Error::Rejected { .. }
+                | Error::LeaseNotFound
+                | Error::Compacted
+                | Error::ForeignCluster { .. }) => error,
             }),
         }
     }

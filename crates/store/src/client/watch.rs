@@ -17,7 +17,7 @@ use tonic::Streaming;
 use super::Client;
 use super::connection::Connection;
 use crate::convert::to_wire;
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::pb::{self, watch_request::Request};
 use crate::types::{Event, Key, Range, Snapshot};
 
@@ -309,14 +309,21 @@ impl Watch {
         }
     }
 
-    /// Where to go on from. None when a snapshot is due: nothing was told yet, or the store is
-    /// behind what was told, so it was put back to an older state.
+    /// Where to go on from. None when a snapshot is due: nothing was told yet, or the store no longer
+    /// has, or doesn't have yet, the revision that was told last (compacted, or put back to an older
+    /// state). Asked before the watch is opened, because etcd says "created" first and "compacted"
+    /// later.
     async fn catch_up(&mut self) -> Result<Option<u64>, End> {
         let Some(last) = self.last else { return Ok(None) };
-        let now = self.client.revision(&self.prefix, READ_LIMIT).await?;
-        if now < last {
-            tracing::warn!(last, now, "the store went back in time; reading anew");
-            self.last = None;
+        let range = Range::prefix(self.prefix.clone());
+        let range = Range { revision: last, count_only: true, limit: 1, ..range };
+        match self.client.range(range, READ_LIMIT).await {
+            Ok(_) => {}
+            Err(Error::Compacted | Error::Rejected { refusal: Refusal::Invalid, .. }) => {
+                tracing::info!(last, "the store no longer has what was told last; reading anew");
+                self.last = None;
+            }
+            Err(error) => return Err(error.into()),
         }
         Ok(self.last)
     }

@@ -208,6 +208,15 @@ impl Journal {
         Ok(())
     }
 
+    /// Tests make every write fail with it.
+    #[cfg(test)]
+    pub(crate) fn break_file(&mut self) {
+        // /dev/full answers every write with "no space left on device".
+        if let Ok(full) = OpenOptions::new().write(true).open("/dev/full") {
+            self.file = full;
+        }
+    }
+
     pub(crate) fn length(&self) -> u64 {
         self.length
     }

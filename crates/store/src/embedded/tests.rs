@@ -1,1 +1,6 @@
-//! Unit tests of the embedded store's parts; the whole is tested in `tests/it`.
+//! Tests of the embedded store's parts that need their insides; the whole is tested in `tests/it`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod damage;
+mod model;
+mod slow_disk;

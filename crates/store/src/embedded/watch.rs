@@ -96,18 +96,16 @@ impl Session {
     fn take(&mut self, request: pb::WatchRequest) {
         match request.request {
             Some(Request::Create(create)) => self.create(create),
-            Some(Request::Cancel(cancel)) => {
-                if self.watches.remove(&cancel.watch_id).is_some() {
-                    let response = pb::WatchResponse {
-                        watch_id: cancel.watch_id,
-                        canceled: true,
-                        ..self.response()
-                    };
-                    self.ready.push_back(response);
-                }
-            }
+            Some(Request::Cancel(cancel)) => self.cancel(cancel.watch_id),
             Some(Request::Progress(_)) => self.progress_due = true,
             None => {}
+        }
+    }
+
+    fn cancel(&mut self, watch_id: i64) {
+        if self.watches.remove(&watch_id).is_some() {
+            let response = pb::WatchResponse { watch_id, canceled: true, ..self.response() };
+            self.ready.push_back(response);
         }
     }
 

@@ -1,5 +1,12 @@
 //! The store as a whole: client and servers together, disks and processes that fail.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(unreachable_pub)]
 
+mod child;
 mod conformance;
+mod durability;
+mod etcd;
+mod etcdctl;
+mod failover;
 mod support;
+mod watch;

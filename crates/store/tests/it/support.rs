@@ -99,25 +99,48 @@ impl Etcd {
 
     pub async fn start_with(more: &[&str]) -> Option<Self> {
         let program = find("PGHERD_ETCD", "etcd")?;
+        let peer = free_port();
+        let etcd = Self::spawn(&program, "one", peer, &[("one", peer)], more);
+        etcd.client().status(Duration::from_secs(20)).await.unwrap();
+        Some(etcd)
+    }
+
+    pub async fn start_three() -> Option<Vec<Self>> {
+        let program = find("PGHERD_ETCD", "etcd")?;
+        let all = ["one", "two", "three"].map(|name| (name, free_port()));
+        let members: Vec<_> =
+            all.iter().map(|(name, peer)| Self::spawn(&program, name, *peer, &all, &[])).collect();
+        for member in &members {
+            member.client().status(Duration::from_secs(20)).await.unwrap();
+        }
+        Some(members)
+    }
+
+    fn spawn(
+        program: &Path,
+        name: &str,
+        peer: u16,
+        cluster: &[(&str, u16)],
+        more: &[&str],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
-        let (url, peer) =
-            (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()));
+        let (url, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{peer}"));
+        let cluster: Vec<_> =
+            cluster.iter().map(|(name, peer)| format!("{name}=http://127.0.0.1:{peer}")).collect();
         let child = Command::new(program)
-            .args(["--name", "one", "--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(["--name", name, "--heartbeat-interval", "50", "--election-timeout", "500"])
             .arg("--data-dir")
             .arg(dir.path())
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("one={peer}")])
+            .args(["--initial-cluster", &cluster.join(",")])
             .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let etcd = Self { child, address, _dir: dir };
-        etcd.client().status(Duration::from_secs(20)).await.unwrap();
-        Some(etcd)
+        Self { child, address, _dir: dir }
     }
 
     pub fn endpoint(&self) -> Endpoint {

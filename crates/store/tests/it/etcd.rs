@@ -1,0 +1,137 @@
+//! What only a real etcd does: authentication, its space quota, a leader that dies.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pgherd_store::{Client, Credentials, Error, Op, Options, Refusal, Txn, WatchEvent};
+use rustix::process::Signal;
+
+use crate::child::signal_child;
+use crate::support::{Etcd, WITHIN, find};
+
+fn put(value: String) -> Txn {
+    Txn { then: vec![Op::put("c/a", value)], ..Txn::default() }
+}
+
+fn etcdctl(etcd: &Etcd, args: &str) {
+    let program = find("PGHERD_ETCDCTL", "etcdctl").unwrap();
+    let output = Command::new(program)
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", &etcd.address])
+        .args(args.split(' '))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "etcdctl {args}: {output:?}");
+}
+
+#[tokio::test]
+async fn with_authentication() {
+    let Some(_) = find("PGHERD_ETCDCTL", "etcdctl") else { return };
+    let Some(etcd) = Etcd::start().await else { return };
+    let as_user = |user: &str, password: &str| {
+        let credentials = Credentials { user: user.to_owned(), password: password.to_owned() };
+        Client::new(Options {
+            credentials: Some(credentials),
+            ..Options::new(vec![etcd.endpoint()])
+        })
+    };
+    // A store without authentication takes anybody.
+    as_user("root", "secret").txn(put("0".to_owned()), WITHIN).await.unwrap();
+    for args in [
+        "user add root:secret",
+        "user add app:hunter2",
+        "role add app",
+        "role grant-permission app --prefix=true readwrite c/",
+        "user grant-role app app",
+        "auth enable",
+    ] {
+        etcdctl(&etcd, args);
+    }
+    let client = as_user("app", "hunter2");
+    client.txn(put("1".to_owned()), WITHIN).await.unwrap();
+    let mut watcher = client.watch_prefix("c/");
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Reset(_))));
+    let lease = client.lease_grant(10, WITHIN).await.unwrap();
+    assert_eq!(client.lease_keepalive(lease.id, WITHIN).await.unwrap(), Some(10));
+    let denied = client.prefix("d/", WITHIN).await.unwrap_err();
+    let Error::Rejected { refusal: Refusal::Permission, .. } = denied else { panic!("{denied}") };
+
+    // Every token is void now; the connection still stands.
+    etcdctl(&etcd, "--user root:secret auth disable");
+    etcdctl(&etcd, "auth enable");
+    let began = Instant::now();
+    client.txn(put("2".to_owned()), WITHIN).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(client.prefix("c/", WITHIN).await.unwrap().kvs[0].value, "2");
+
+    let wrong = as_user("app", "hunter3").prefix("c/", WITHIN).await.unwrap_err();
+    let Error::Rejected { refusal: Refusal::Auth, .. } = wrong else { panic!("{wrong}") };
+    let nobody = etcd.client().prefix("c/", WITHIN).await.unwrap_err();
+    let Error::Rejected { refusal: Refusal::Auth, .. } = nobody else { panic!("{nobody}") };
+    let shown = format!("{wrong} {wrong:?} {:?}", as_user("app", "hunter3"));
+    assert!(!shown.contains("hunter3"), "{shown}");
+}
+
+#[tokio::test]
+async fn out_of_space() {
+    let Some(etcd) = Etcd::start_with(&["--quota-backend-bytes", "4000000"]).await else { return };
+    let client = etcd.client();
+    let full = loop {
+        match client.txn(put("x".repeat(1_000_000)), WITHIN).await {
+            Ok(_) | Err(Error::Unknown { .. }) => {}
+            Err(error) => break error,
+        }
+    };
+    let Error::Rejected { refusal: Refusal::NoSpace, .. } = full else { panic!("{full}") };
+    let alarms = client.alarms(WITHIN).await.unwrap();
+    assert!(matches!(alarms.as_slice(), [(_, true)]), "{alarms:?}");
+    client.prefix("c/", WITHIN).await.unwrap();
+    let status = client.status(WITHIN).await.unwrap();
+    assert!(status.leader != 0 && status.db_size > 0, "{status:?}");
+    assert_eq!(client.member_list(WITHIN).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_dies() {
+    let Some(mut members) = Etcd::start_three().await else { return };
+    let endpoints: Vec<_> = members.iter().map(Etcd::endpoint).collect();
+    let client = Client::new(Options::new(endpoints.clone()));
+    let mut watcher = client.watch_prefix("c/");
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Reset(_))));
+    client.txn(put("0".to_owned()), WITHIN).await.unwrap();
+    for signal in [Signal::STOP, Signal::KILL] {
+        let all = client.status_of_each(WITHIN).await;
+        let leads = |status: &pgherd_store::Status| status.leader == status.member_id;
+        let leader = all.iter().position(|(_, status)| status.as_ref().is_ok_and(leads)).unwrap();
+        // The client hangs on the leader: the worst case.
+        let mut order = endpoints.clone();
+        order.rotate_left(leader);
+        let client = Client::new(Options::new(order));
+        client.txn(put("before".to_owned()), WITHIN).await.unwrap();
+        signal_child(&members[leader].child, signal);
+        let began = Instant::now();
+        let mut tries = 0;
+        let revision = loop {
+            tries += 1;
+            match client.txn(put(format!("after {signal:?}")), Duration::from_secs(1)).await {
+                Ok(reply) => break reply.revision,
+                Err(Error::NotSent { .. } | Error::Unknown { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        };
+        eprintln!("{signal:?} of the leader: written after {:?}, {tries} tries", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(6));
+        // The watch sees it, whichever member it hung on.
+        let seen = async {
+            while let Some(event) = watcher.next().await {
+                if matches!(event, WatchEvent::Changed { revision: at, .. } if at == revision) {
+                    return;
+                }
+                assert!(!matches!(event, WatchEvent::ForeignCluster { .. }));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(6), seen).await.unwrap();
+        signal_child(&members[leader].child, Signal::CONT);
+    }
+    members.clear();
+}
