@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 use pgherd_api::{Client, Cluster, Keys, Record, Secret};
+use pgherd_core::peer::{PeerLost, PeerMessage};
 use pgherd_core::postgres::{
     PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SyncNames,
 };
@@ -25,7 +26,7 @@ use super::{Desk, access, metrics, serve, status};
 use crate::board::{Board, Journal, StoreSeen};
 use crate::clock;
 use crate::event::Event;
-use crate::peers::Identity;
+use crate::peers::{Identity, Peers};
 use crate::postgres::Observation;
 use crate::settings::Login;
 
@@ -113,7 +114,7 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
 struct Fixture {
     desk: Arc<Desk>,
     _board: watch::Sender<Arc<Board>>,
-    _events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Event>,
 }
 
 fn fixture(board: Board, auth: Option<Login>, loopback: bool) -> Fixture {
@@ -136,7 +137,7 @@ fn fixture(board: Board, auth: Option<Login>, loopback: bool) -> Fixture {
         tags: json!({"zone": "a", "fast": true}).as_object().unwrap().clone(),
         server_version: 150_018,
     };
-    Fixture { desk: Arc::new(desk), _board: sender, _events: receiver }
+    Fixture { desk: Arc::new(desk), _board: sender, events: receiver }
 }
 
 fn login() -> Option<Login> {
@@ -432,4 +433,40 @@ fn a_standby_is_what_sync_and_the_mode_make_of_it() {
     assert_eq!(kind(&[sync]), status::Standby::Quorum);
     assert_eq!(kind(&[sync, priority]), status::Standby::Sync);
     assert_eq!(kind(&[sync, off]), status::Standby::None);
+}
+
+#[tokio::test]
+async fn peers_hear_each_other_and_notice_the_end() {
+    let mut here = fixture(board(primary(), true, &[]), login(), true);
+    let (address, task) = served(&here).await;
+    let (sender, mut there) = mpsc::channel(16);
+    let identity = Identity {
+        name: node("pg-1"),
+        scope: "demo".to_owned(),
+        secret: Some(Secret::new("herd")),
+    };
+    let mut peers = Peers::new(identity, sender);
+    let api = format!(r#"{{"api_url":"http://{address}/patroni"}}"#);
+    peers.follow(cluster(&[("members/pg-0", &api)]).members());
+    let message = PeerMessage::AskPledge { ballot: pgherd_core::Revision(7) };
+    // Nothing is queued before the stream is open, so the first messages are gone.
+    let heard = loop {
+        peers.send(&node("pg-0"), message.clone());
+        let pause = std::time::Duration::from_millis(10);
+        if let Ok(event) = tokio::time::timeout(pause, here.events.recv()).await {
+            break event.unwrap();
+        }
+    };
+    let Event::Peer { from, message: got } = heard else { unreachable!("{heard:?}") };
+    assert_eq!((from, got), (node("pg-1"), message));
+    assert!(peers.connected().all(|(_, connected)| connected));
+    task.abort();
+    let _ = task.await;
+    let mut lost = Vec::new();
+    while lost.len() < 2 {
+        if let Event::PeerLost(how) = there.recv().await.unwrap() {
+            lost.push(how);
+        }
+    }
+    assert_eq!(lost, [PeerLost::Closed(node("pg-0")), PeerLost::Refused(node("pg-0"))]);
 }
