@@ -35,7 +35,7 @@ struct Inner {
     closed: bool,
     /// Grouped so that ending one leader's sessions touches no others.
     groups: HashMap<Group, HashMap<u64, Arc<Session>>>,
-    keys: HashMap<Arc<[u8]>, (u64, Port, HostPort)>,
+    keys: HashMap<Arc<[u8]>, Arc<Session>>,
     tallies: BTreeMap<(Port, NodeName), Tally>,
 }
 
@@ -154,9 +154,7 @@ impl Seat {
     pub(crate) fn learn_key(&self, key: Vec<u8>) {
         let key: Arc<[u8]> = key.into();
         if self.session.key.set(Arc::clone(&key)).is_ok() {
-            let address = self.session.target.address.clone();
-            let mut inner = self.registry.lock();
-            inner.keys.insert(key, (self.session.id, self.session.port, address));
+            self.registry.lock().keys.insert(key, Arc::clone(&self.session));
         }
     }
 
@@ -179,7 +177,7 @@ impl Drop for Seat {
             }
         }
         if let Some(key) = session.key.get()
-            && inner.keys.get(key).is_some_and(|(id, _, _)| *id == session.id)
+            && inner.keys.get(key).is_some_and(|holder| holder.id == session.id)
         {
             inner.keys.remove(key);
         }
@@ -318,7 +316,7 @@ impl Registry {
 
     /// The server of the backend with this key.
     pub(crate) fn find_key(&self, key: &[u8]) -> Option<HostPort> {
-        self.lock().keys.get(key).map(|(_, _, address)| address.clone())
+        self.lock().keys.get(key).map(|session| session.target.address.clone())
     }
 
     /// Every server that holds sessions of the port.

@@ -61,9 +61,7 @@ impl Router {
             LocalAddrs { write: addrs(&write), read: addrs(&read), http: addrs(&dashboard) };
         socket::raise_file_limit(config.max_connections);
         let shared = Arc::new(Shared::new(config, topology));
-        let mut follower = Follower::new();
-        let first = shared.topology.borrow().clone();
-        follower.apply(&shared, first);
+        let follower = Follower::start(&shared);
         let mut services = JoinSet::new();
         services.spawn(follower.run(Arc::clone(&shared)));
         for (listener, _) in dashboard {

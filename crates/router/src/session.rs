@@ -2,6 +2,7 @@
 //! login up to the first ReadyForQuery; or a proper PostgreSQL error. Leaves the bytes after that
 //! to `relay`, and finding the server to `connect`.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -56,19 +57,22 @@ enum Refusal {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, arrival: Arrival) {
-    // Boxed: the opening's state is large and gone before the session's long life begins.
-    let opened = Box::pin(open(&shared, arrival)).await;
-    drop(shared);
-    let Some(mut opened) = opened else { return };
-    let ending = match opened.ended {
-        Some(ending) => ending,
-        None => opened.relay.run().await,
-    };
-    if let Ending::Aborted(side) = ending {
-        opened.seat.aborted_by(side);
+///
+/// The opening's state is large, and gone before the session's long life begins: it is boxed, and
+/// so is what lives on, because a future keeps room for everything that it ever held.
+pub(crate) fn serve(shared: Arc<Shared>, arrival: Arrival) -> impl Future<Output = ()> + Send {
+    let opening = Box::pin(open(shared, arrival));
+    async move {
+        let Some(mut opened) = opening.await else { return };
+        let ending = match opened.ended {
+            Some(ending) => ending,
+            None => opened.relay.run().await,
+        };
+        if let Ending::Aborted(side) = ending {
+            opened.seat.aborted_by(side);
+        }
+        log(opened.seat.session(), ending);
     }
-    log(opened.seat.session(), ending);
 }
 
 /// One line for each session, like HAProxy's `tcplog`.
@@ -100,7 +104,8 @@ struct Opened {
     _slot: Slot,
 }
 
-async fn open(shared: &Arc<Shared>, arrival: Arrival) -> Option<Opened> {
+async fn open(shared: Arc<Shared>, arrival: Arrival) -> Option<Box<Opened>> {
+    let shared = &shared;
     let Arrival { client, peer, port, slot, admitted } = arrival;
     let patience = shared.config.startup_timeout;
     let mut opening = Opening { client, bytes: Vec::new(), head: None, requests: 0, patience };
@@ -112,7 +117,7 @@ async fn open(shared: &Arc<Shared>, arrival: Arrival) -> Option<Opened> {
                 Login::Plain => watch_login(&mut relay, &seat).await,
                 Login::Blind => None,
             };
-            Some(Opened { relay, seat, ended, _slot: slot })
+            Some(Box::new(Opened { relay, seat, ended, _slot: slot }))
         }
         Ok(Joined::Cancelled) => None,
         Ok(Joined::Closed(seat, ending)) => {

@@ -25,8 +25,10 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     /// Changes only when a route changes, so that a mere confirmation wakes no waiting session.
     pub(crate) routes: watch::Sender<Arc<Routes>>,
-    /// The view as it came last, for those who show it.
-    pub(crate) topology: watch::Receiver<Arc<Topology>>,
+    /// Where views come from.
+    topology: watch::Receiver<Arc<Topology>>,
+    /// The view that was taken over last, which the routes belong to.
+    applied: Mutex<Arc<Topology>>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) started: Instant,
     pub(crate) started_at: Timestamp,
@@ -59,6 +61,7 @@ impl Shared {
             resolver: Resolver::default(),
             routes: watch::Sender::new(Arc::new(Routes::nothing())),
             topology,
+            applied: Mutex::default(),
             phase: watch::Sender::new(Phase::Running),
             started: Instant::now(),
             started_at: Timestamp::now(),
@@ -69,6 +72,11 @@ impl Shared {
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view that the routes belong to.
+    pub(crate) fn applied(&self) -> Arc<Topology> {
+        Arc::clone(&self.applied.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whole seconds since the start.
@@ -96,13 +104,16 @@ impl Shared {
 
 /// Takes over one topology after the other.
 pub(crate) struct Follower {
-    applied: Arc<Topology>,
     seen: Option<Term>,
 }
 
 impl Follower {
-    pub(crate) fn new() -> Self {
-        Self { applied: Arc::default(), seen: None }
+    /// A follower that has taken over what is known already.
+    pub(crate) fn start(shared: &Shared) -> Self {
+        let mut follower = Self { seen: None };
+        let first = shared.topology.borrow().clone();
+        follower.apply(shared, first);
+        follower
     }
 
     /// Follows until the router stops. When the sender is gone, the last view stays.
@@ -126,17 +137,18 @@ impl Follower {
     }
 
     /// Ends what the new view ends, then opens the new routes.
-    pub(crate) fn apply(&mut self, shared: &Shared, new: Arc<Topology>) {
-        if *new == *self.applied {
+    fn apply(&mut self, shared: &Shared, new: Arc<Topology>) {
+        let old = shared.applied();
+        if *new == *old {
             return;
         }
         let routes = Routes::of(&new, shared.config.read_fallback, self.seen);
-        let closed = shared.registry.apply(&new, &diff(&self.applied, &new));
+        let closed = shared.registry.apply(&new, &diff(&old, &new));
         self.seen = self.seen.max(new.leader.as_ref().map(|leader| leader.term));
         let changed = {
             let mut history = shared.history();
             history.set_primary(routes.write.is_ok(), Instant::now());
-            history.record(&self.applied, &new, Timestamp::now())
+            history.record(&old, &new, Timestamp::now())
         };
         if changed {
             shared.stats.leader_changes.fetch_add(1, Relaxed);
@@ -153,7 +165,7 @@ impl Follower {
             }
             modified
         });
-        self.applied = new;
+        *shared.applied.lock().unwrap_or_else(PoisonError::into_inner) = new;
     }
 }
 

@@ -156,7 +156,7 @@ type Tallies = BTreeMap<(Port, NodeName), Tally>;
 impl Status {
     /// Gathers everything.
     pub(crate) fn of(shared: &Shared, addrs: &LocalAddrs) -> Self {
-        let topology = shared.topology.borrow().clone();
+        let topology = shared.applied();
         let routes = shared.routes.borrow().clone();
         let tallies = shared.registry.tallies();
         let age = topology.fresh_at.map(|at| boottime().since(at).to_std());
