@@ -12,9 +12,9 @@ use crate::policy::Policy;
 use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Decision, Reason, Situation};
 use crate::state::{
-    Asked, Attempt, Candidacy, Lease, Peer, Pending, Pg, Reign, RunningOp, Silence,
+    Asked, Attempt, Candidacy, Lease, Peer, Pending, Pg, Reign, RequestKind, RunningOp, Silence,
 };
-use crate::{Duration, Incarnation, Lsn, NodeName, Term, Time};
+use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Term, Time};
 
 /// What a node is told at its birth and keeps for its life.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +83,12 @@ pub struct Node {
     pub(crate) kill: Option<OpId>,
     pub(crate) backoff: Backoff,
     pub(crate) pending: Vec<Pending>,
+    /// The latest change of this node's own that the view must show before the next is decided.
+    pub(crate) await_view: Revision,
+    /// A change was refused or lost at this revision and time: the view has to move first.
+    pub(crate) in_vain: Option<(Revision, Time)>,
+    /// A change of `sync` has an unknown outcome: it may still land.
+    pub(crate) sync_uncertain: bool,
     pub(crate) candidacy: Option<Candidacy>,
     pub(crate) stand_back_until: Time,
     pub(crate) asked: Option<Asked>,
@@ -137,13 +143,16 @@ impl Node {
             lease: Lease::None,
             reign: None,
             attempt: None,
-            silence: Silence { leader: crate::Revision(0), beat: crate::Revision(0), since: now },
+            silence: Silence { leader: Revision(0), beat: Revision(0), since: now },
             vacant_since: None,
             peers: BTreeMap::new(),
             op: None,
             kill: None,
             backoff: Backoff::default(),
             pending: Vec::new(),
+            await_view: Revision(0),
+            in_vain: None,
+            sync_uncertain: false,
             candidacy: None,
             stand_back_until: Time::default(),
             asked: None,
@@ -292,6 +301,7 @@ impl Node {
         }
         self.seen_view = true;
         self.view = view;
+        self.pending.retain(|p| p.kind != RequestKind::Read);
         self.notice_term();
         self.check_reign();
     }

@@ -14,6 +14,10 @@ use crate::{Duration, LeaseId, Revision, SystemId, Term, Time};
 /// A request without an answer for this long is forgotten; a late answer is still understood by
 /// what the view shows.
 const FORGET: Duration = Duration::secs(4);
+/// A read that brought nothing for this long is repeated.
+const READ_AGAIN: Duration = Duration::millis(400);
+/// After a refusal, the view gets this long to show why.
+const IN_VAIN: Duration = Duration::millis(300);
 
 impl Node {
     // === sending ===
@@ -36,13 +40,27 @@ impl Node {
 
     /// One of the transactions that change who leads waits for its answer.
     pub(crate) fn deciding(&self) -> bool {
+        if self.view_lags() {
+            return true;
+        }
         [Purpose::TakeOver, Purpose::Found, Purpose::Release, Purpose::Claim]
             .iter()
             .any(|purpose| self.in_flight(*purpose) > 0)
     }
 
+    /// The view doesn't show this node's own latest change yet, or has not moved since a change was
+    /// refused: what would be decided on it would be refused again, or worse.
+    pub(crate) fn view_lags(&self) -> bool {
+        let refused = self.in_vain.is_some_and(|(revision, at)| {
+            self.view.revision <= revision && !self.passed(at, IN_VAIN)
+        });
+        refused || self.view.revision < self.await_view
+    }
+
     pub(crate) fn read(&mut self) {
-        if !self.pending.iter().any(|p| p.kind == RequestKind::Read) {
+        let now = self.now;
+        let waits = |p: &Pending| p.kind == RequestKind::Read && now.since(p.sent) < READ_AGAIN;
+        if !self.pending.iter().any(waits) {
             self.request(RequestKind::Read, StoreRequest::Read);
         }
     }
@@ -63,6 +81,9 @@ impl Node {
     pub(crate) fn renew_lease(&mut self) {
         let now = self.now;
         self.pending.retain(|p| now.since(p.sent) < FORGET);
+        if self.view.revision < self.await_view {
+            self.read();
+        }
         let ttl = self.policy().ttl;
         let interval = self.policy().beat_interval();
         match self.lease {
@@ -253,7 +274,7 @@ impl Node {
     pub(crate) fn withdraw(&mut self, ballot: Revision) {
         let open =
             self.view.claim.as_ref().is_some_and(|c| c.modified == ballot && !c.value.withdrawn);
-        if !open || self.in_flight(Purpose::WithdrawClaim) > 0 {
+        if !open || self.in_flight(Purpose::WithdrawClaim) > 0 || self.view_lags() {
             return;
         }
         self.claim(true);
@@ -274,7 +295,7 @@ impl Node {
     }
 
     pub(crate) fn publish_history(&mut self, lines: Vec<HistoryLine>) {
-        if self.in_flight(Purpose::PublishHistory) == 0 {
+        if self.in_flight(Purpose::PublishHistory) == 0 && !self.view_lags() {
             self.under_term(Purpose::PublishHistory, Key::History, Value::History(lines));
         }
     }
@@ -339,6 +360,11 @@ impl Node {
             | StoreOutcome::Alive
             | StoreOutcome::LeaseGone => None,
         };
+        self.note_answer(purpose, applied);
+        if purpose == Purpose::PublishSync {
+            self.sync_uncertain =
+                *outcome == StoreOutcome::Unknown || (self.sync_uncertain && applied.is_none());
+        }
         match (purpose, applied) {
             (Purpose::TakeOver | Purpose::Found | Purpose::Reattach, Some(revision)) => {
                 self.begin_reign(Term(revision.0));
@@ -387,6 +413,14 @@ impl Node {
                     self.read();
                 }
             }
+        }
+    }
+
+    fn note_answer(&mut self, purpose: Purpose, applied: Option<Revision>) {
+        match (purpose, applied) {
+            (Purpose::Beat | Purpose::PublishMember, _) | (Purpose::Claim, Some(_)) => {}
+            (_, Some(revision)) => self.await_view = self.await_view.max(revision),
+            (_, None) => self.in_vain = Some((self.view.revision, self.now)),
         }
     }
 

@@ -22,7 +22,8 @@ impl Node {
         if !usable || !self.config.may_found {
             return Reason::WaitingForFounder;
         }
-        if self.in_flight(Purpose::ReserveBootstrap) + self.in_flight(Purpose::Found) > 0
+        if self.in_flight(Purpose::ReserveBootstrap) > 0
+            || self.deciding()
             || self.lease_id().is_none()
         {
             return Reason::Founding;

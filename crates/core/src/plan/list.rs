@@ -27,9 +27,18 @@ impl Node {
         if self.op.is_some() || self.in_flight(Purpose::PublishSync) > 0 || self.policy().pause {
             return;
         }
+        if self.view_lags() {
+            return;
+        }
         let Some(primary) = self.primary() else { return };
         let names = primary.names.clone();
         let published = self.published();
+        if self.sync_uncertain {
+            // A write of unknown outcome may still land. Writing what stands makes it land on
+            // another revision than it compares, or shows that it has.
+            self.publish(&published);
+            return;
+        }
         let wanted = self.wanted_voters();
         let count = self.policy().synchronous_node_count;
         if wanted.is_empty() && !self.may_wait_for_nobody() {

@@ -18,7 +18,7 @@ impl Node {
     /// Begins what the `failover` key asks for, or clears a request that can't be fulfilled.
     pub(crate) fn plan_switchover(&mut self) -> Option<(Situation, Reason)> {
         let request = self.view.failover.as_ref()?.value.clone();
-        if self.op.is_some() || self.in_flight(Purpose::ClearFailover) > 0 {
+        if self.op.is_some() || self.in_flight(Purpose::ClearFailover) > 0 || self.view_lags() {
             return None;
         }
         match self.judge(&request) {
