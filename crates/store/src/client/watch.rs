@@ -108,17 +108,18 @@ impl Client {
     pub(crate) async fn open_watch(&self, prefix: &Key, start: u64) -> Result<RawWatch, Error> {
         let limit = self.0.options.attempt_timeout;
         let connection = self.connection().await?;
-        match timeout(limit, RawWatch::open(connection.clone(), prefix, start)).await {
-            Ok(Ok(watch)) => Ok(watch),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                self.leave(connection.id, 1).await;
-                Err(Error::Unknown {
-                    endpoint: connection.endpoint.to_string(),
-                    why: "no answer to a watch in time".to_owned(),
-                })
-            }
+        let error = match timeout(limit, RawWatch::open(connection.clone(), prefix, start)).await {
+            Ok(Ok(watch)) => return Ok(watch),
+            Ok(Err(error)) => error,
+            Err(_) => Error::Unknown {
+                endpoint: connection.endpoint.to_string(),
+                why: "no answer to a watch in time".to_owned(),
+            },
+        };
+        if matches!(error, Error::NotSent { .. } | Error::Unknown { .. }) {
+            self.leave(connection.id, 1).await;
         }
+        Err(error)
     }
 }
 

@@ -75,11 +75,18 @@ impl Server {
             () = accept_all(unix, tcp, &service, &mut connections) => Ok(()),
             () = expire(&service) => Ok(()),
         };
+        // The socket's file goes with its listener, before another server can put its own there.
+        drop(listen);
         // An error would mean that no connection is left.
         let _ = stop.send(true);
         let finished = timeout(GRACE, async { while connections.join_next().await.is_some() {} });
         if finished.await.is_err() {
             tracing::info!(open = connections.len(), "store connections were cut off");
+        }
+        drop(connections);
+        // Closing waits for the sync that may be running.
+        if tokio::task::spawn_blocking(move || drop(self)).await.is_err() {
+            tracing::error!("closing the store panicked");
         }
         outcome
     }

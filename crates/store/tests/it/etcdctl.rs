@@ -51,13 +51,15 @@ async fn etcdctl_works() {
     let dir = tempfile::tempdir().unwrap();
     let server = Embedded::start(dir.path()).await;
     let ctl = Etcdctl { program, endpoint: server.address.to_string() };
-    tokio::task::block_in_place(|| {
+    let ctl = tokio::task::spawn_blocking(move || {
         keys(&ctl);
         transactions(&ctl);
         leases(&ctl);
         the_cluster(&ctl);
         history(&ctl);
+        ctl
     });
+    let ctl = ctl.await.unwrap();
     let client = server.client();
     let mut child = ctl
         .command(&["watch", "--prefix", "w/", "--prev-kv"])
@@ -72,10 +74,14 @@ async fn etcdctl_works() {
             .unwrap();
     }
     client.txn(Txn { then: vec![Op::delete("w/a")], ..Txn::default() }, WITHIN).await.unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let lines: Vec<_> = lines.take(12).map(Result::unwrap).collect();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let lines = tokio::task::spawn_blocking(move || {
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines: Vec<_> = lines.take(12).map(Result::unwrap).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines
+    });
+    let lines = lines.await.unwrap();
     assert_eq!(lines.join("|"), "PUT|w/a|1|PUT|w/a|1|w/a|2|DELETE|w/a|2|w/a");
     server.stop().await;
 }

@@ -22,10 +22,9 @@ async fn next(watcher: &mut Watcher) -> WatchEvent {
 }
 
 async fn reset(watcher: &mut Watcher) -> pgherd_store::Snapshot {
-    match next(watcher).await {
-        WatchEvent::Reset(snapshot) => snapshot,
-        other => panic!("expected a reset: {other:?}"),
-    }
+    let event = next(watcher).await;
+    let WatchEvent::Reset(snapshot) = event else { panic!("expected a reset: {event:?}") };
+    snapshot
 }
 
 async fn disconnected(watcher: &mut Watcher) {
@@ -34,13 +33,12 @@ async fn disconnected(watcher: &mut Watcher) {
 }
 
 async fn changed(watcher: &mut Watcher, expected: u64) -> Vec<Event> {
-    match next(watcher).await {
-        WatchEvent::Changed { revision, events } => {
-            assert_eq!(revision, expected);
-            events
-        }
-        other => panic!("expected a change: {other:?}"),
-    }
+    let event = next(watcher).await;
+    let WatchEvent::Changed { revision, events } = event else {
+        panic!("expected a change: {event:?}")
+    };
+    assert_eq!(revision, expected);
+    events
 }
 
 /// Forwards to a server, until its connections are cut.

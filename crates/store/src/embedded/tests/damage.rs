@@ -118,7 +118,7 @@ fn a_file_that_is_no_journal_is_refused() {
         let refused = read(dir.path(), &bytes[..short]);
         assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{short}: {refused:?}");
     }
-    let mut other = bytes.clone();
+    let mut other = bytes;
     other[..8].copy_from_slice(b"SQLite f");
     let refused = read(dir.path(), &other).unwrap_err().to_string();
     assert!(refused.contains("SQLite f"), "{refused}");
