@@ -38,6 +38,11 @@ impl World {
             Action::Postgres { id, op, term } => self.op_begin(node, id, op, term),
             Action::Arm { term, deadline } => {
                 self.nodes[node].guard.armed = Some((term, deadline));
+                if self.nodes[node].pg.run == crate::pg::Run::Primary {
+                    let pg = &mut self.nodes[node].pg;
+                    pg.term = Some(term);
+                    self.ledger.carry(pg.reign, term);
+                }
                 self.rearm_guard(node);
             }
             Action::Disarm => {

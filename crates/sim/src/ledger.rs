@@ -47,7 +47,6 @@ pub(crate) struct Reign {
     pub(crate) term: Option<Term>,
     /// Its WAL when it began, end of recovery included.
     pub(crate) start: Wal,
-    pub(crate) began: Micros,
     pub(crate) acked: bool,
     pub(crate) serving: bool,
 }
@@ -69,7 +68,7 @@ pub(crate) struct Ledger {
     pub(crate) beliefs: Vec<Belief>,
     pub(crate) reigns: Vec<Reign>,
     pub(crate) frontiers: BTreeMap<BranchId, Frontier>,
-    /// The newest reign that has acknowledged something.
+    /// The reign of the greatest term that has acknowledged something.
     pub(crate) newest: Option<usize>,
     /// Who has led each term.
     pub(crate) leaders: BTreeMap<Term, Ix>,
@@ -98,10 +97,17 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn begin_reign(&mut self, node: Ix, term: Option<Term>, start: Wal, at: Micros) -> usize {
-        let reign = Reign { node, term, start, began: at, acked: false, serving: false };
+    pub(crate) fn begin_reign(&mut self, node: Ix, term: Option<Term>, start: Wal) -> usize {
+        let reign = Reign { node, term, start, acked: false, serving: false };
         self.reigns.push(reign);
         self.reigns.len() - 1
+    }
+
+    /// The same processes go on under a newer term of the same node.
+    pub(crate) fn carry(&mut self, reign: usize, term: Term) {
+        if let Some(reign) = self.reigns.get_mut(reign) {
+            reign.term = reign.term.max(Some(term));
+        }
     }
 
     pub(crate) fn acknowledged(&mut self, commit: Wal, waited: bool, at: Micros) {
@@ -112,6 +118,22 @@ impl Ledger {
         }
         self.acks.push((commit, waited));
         self.last_ack = at;
+    }
+
+    /// Whether a reign is older than the newest that has acknowledged something.
+    pub(crate) fn outdated(&self, reign: usize) -> Option<&Reign> {
+        let newest = self.reigns.get(self.newest?)?;
+        let own = self.reigns.get(reign)?;
+        (own.term < newest.term).then_some(newest)
+    }
+
+    pub(crate) fn acked_under(&mut self, reign: usize) {
+        if self.outdated(reign).is_none() {
+            self.newest = Some(reign);
+        }
+        if let Some(reign) = self.reigns.get_mut(reign) {
+            reign.acked = true;
+        }
     }
 
     pub(crate) fn seen(&mut self, seen: Wal) {
@@ -152,7 +174,7 @@ impl World {
                 Op::Put(Key::Beat, Value::Beat(beat), _) => {
                     let belief = &mut self.ledger.beliefs[node];
                     belief.ttl = beat.ttl;
-                    belief.beat = sent;
+                    belief.beat = belief.beat.max(sent);
                     belief.ended |= beat.ended.is_some();
                 }
                 Op::Delete(Key::Leader) => self.ledger.beliefs[node].ended = true,

@@ -89,7 +89,6 @@ impl World {
     }
 
     fn begin_reign(&mut self, node: Ix, term: Option<Term>) {
-        let now = self.queue.now;
         let pg = &mut self.nodes[node].pg;
         pg.term = term;
         pg.waiting.clear();
@@ -99,7 +98,7 @@ impl World {
         if let Some(dir) = &mut pg.dir {
             dir.control = ControlState::InProduction;
             pg.visible = dir.wal.end;
-            pg.reign = self.ledger.begin_reign(node, term, dir.wal, now);
+            pg.reign = self.ledger.begin_reign(node, term, dir.wal);
         }
         self.nodes[node].held_clock = false;
         let (name, shown) = (node + 1, term.map_or(0, |t| t.0));

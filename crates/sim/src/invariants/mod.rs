@@ -78,15 +78,12 @@ pub(crate) fn at_reign(world: &mut World, node: Ix) {
 
 /// A commit is about to be acknowledged.
 pub(crate) fn at_ack(world: &mut World, node: Ix, commit: Wal, waited: bool) {
-    no_overlap::check(world, node, waited);
+    no_overlap::check(world, node, commit, waited);
     one_writer_per_term::check(world, node);
     no_lost_commit::check_ack(world, node, commit);
     sync_covers_list::check(world, node);
     world.check_belief(node);
-    world.ledger.newest = world.ledger.newest.max(Some(world.nodes[node].pg.reign));
-    if let Some(reign) = world.ledger.reigns.get_mut(world.nodes[node].pg.reign) {
-        reign.acked = true;
-    }
+    world.ledger.acked_under(world.nodes[node].pg.reign);
     if waited {
         pledges_meet_acks::check_commit(world, node, commit);
     }

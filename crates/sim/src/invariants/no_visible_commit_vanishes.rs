@@ -13,7 +13,7 @@ const RULE: Rule = Rule {
 pub(crate) fn check(world: &mut World, node: Ix, seen: Wal) {
     // A session that the router has not closed yet may read from a leader of yesterday.
     let reign = world.nodes[node].pg.reign;
-    if world.ledger.newest.is_some_and(|newest| reign < newest) {
+    if world.ledger.outdated(reign).is_some() {
         return;
     }
     let vanished = world.ledger.frontiers.iter().find_map(|(branch, frontier)| {
