@@ -5,7 +5,7 @@
 //!
 //! Then type the name of a member to make it the leader, `none` to take the leader key away,
 //! `lag NAME BYTES`, `stop NAME`, `pause`, `stale`. It listens on 127.0.0.1: 6432, 6433 and 7000.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};

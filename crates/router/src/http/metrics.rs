@@ -41,7 +41,6 @@ impl Page {
 }
 
 /// Prometheus' numbers are floats; counters beyond 2^53 lose their last digits there anyway.
-#[allow(clippy::cast_precision_loss)]
 fn float(n: u64) -> f64 {
     n as f64
 }

@@ -52,6 +52,17 @@ async fn a_slow_reader_gets_everything_though_the_server_has_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_may_be_named() {
+    let a = Backend::start("a").await;
+    let mut topology = cluster(Some(("a", 1)), &[("a", a.address)]);
+    topology.leader.as_mut().unwrap().address.host = "localhost".into();
+    let fixture = start(topology);
+    for _ in 0..3 {
+        assert_eq!(Client::login(fixture.write).await.1.server, "a");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn encryption_is_between_client_and_server() {
     let a = Backend::start("a").await;
     a.seen.ssl_answer.store(b'S', std::sync::atomic::Ordering::SeqCst);
