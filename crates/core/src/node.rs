@@ -69,6 +69,8 @@ pub struct Node {
     pub(crate) view: Arc<ClusterView>,
     pub(crate) seen_view: bool,
     pub(crate) pg: Pg,
+    /// A process of PostgreSQL may live, whatever the directory looks like.
+    pub(crate) maybe_alive: bool,
     /// Observations begun before this are older than what is known.
     pub(crate) facts_from: Time,
     pub(crate) wal_advanced: Option<(Lsn, Time)>,
@@ -137,6 +139,7 @@ impl Node {
             view: Arc::default(),
             seen_view: false,
             pg: Pg::Unknown,
+            maybe_alive: true,
             facts_from: Time::default(),
             wal_advanced: None,
             stream_lost: None,
@@ -335,6 +338,13 @@ impl Node {
             self.wal_advanced = None;
             self.stream_lost = None;
         }
+        match &facts.state {
+            PgState::Stopped(_) => self.maybe_alive = false,
+            PgState::Running(_) | PgState::NotAccepting(_) | PgState::Unresponsive { .. } => {
+                self.maybe_alive = true;
+            }
+            PgState::Absent | PgState::Broken(_) => {}
+        }
         self.pg = Pg::Facts(facts);
         self.learn_wal_term();
     }
@@ -346,6 +356,7 @@ impl Node {
 
     fn on_empty(&mut self) {
         self.facts_from = self.now;
+        self.maybe_alive = self.op.is_some();
         self.pg = Pg::Empty;
     }
 
@@ -353,7 +364,9 @@ impl Node {
         if self.kill == Some(id) {
             self.kill = None;
             self.facts_from = self.now;
-            self.pg = if *result == PgOpResult::Done { Pg::Empty } else { Pg::Unknown };
+            let dead = *result == PgOpResult::Done;
+            self.maybe_alive = !dead;
+            self.pg = if dead { Pg::Empty } else { Pg::Unknown };
             return;
         }
         let Some(running) = self.op.take_if(|running| running.id == id) else { return };

@@ -204,16 +204,8 @@ impl Node {
         if self.op.is_some() {
             return Reason::Busy;
         }
-        // The process may go on in a directory without a name; it must not.
-        if self.armed.is_some() && self.pg != Pg::Empty {
-            let was = self.reign.as_ref().is_some_and(|r| r.was_primary);
-            if was {
-                if let Some(reign) = &mut self.reign {
-                    reign.was_primary = false;
-                }
-                self.kill_now();
-                return Reason::DataVanished;
-            }
+        if self.maybe_alive {
+            return Reason::DataVanished;
         }
         self.durable.wal_term = None;
         self.persist();

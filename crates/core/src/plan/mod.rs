@@ -29,7 +29,9 @@ impl Node {
         }
         self.renew_lease();
         self.end_belief();
+        self.arm_guard();
         self.learn_wal_term();
+        self.kill_without_data();
         let (situation, reason) = self.plan();
         self.answer_pledge();
         self.beat_if_due();
@@ -55,6 +57,15 @@ impl Node {
         self.reign = None;
         self.lease = Lease::None;
         if self.may_write() {
+            self.kill_now();
+        }
+    }
+
+    /// Processes may go on in a directory that has no name any more; they must not.
+    fn kill_without_data(&mut self) {
+        let gone =
+            matches!(self.pg_facts().map(|f| &f.state), Some(PgState::Absent | PgState::Broken(_)));
+        if gone && self.maybe_alive && self.op.is_none() {
             self.kill_now();
         }
     }
