@@ -102,3 +102,34 @@ fn frozen_listener() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::Tc
     }
     (socket, address, queued)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_slips_in_behind_a_change() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let members = [("a", a.address), ("b", b.address)];
+    let fixture = start(cluster(Some(("a", 1)), &members));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let write = fixture.write;
+        // Each logs in, stays until it is thrown out, and comes again; the last login stays.
+        clients.spawn(async move {
+            loop {
+                let mut client = Client::start(write, "echo").await;
+                let mut rest = Vec::new();
+                let _ = tokio::io::AsyncReadExt::read_to_end(&mut client.stream, &mut rest).await;
+            }
+        });
+    }
+    for term in 2..60 {
+        let before = a.logins() + b.logins();
+        eventually("somebody has logged in", || a.logins() + b.logins() > before).await;
+        let leader = if term % 2 == 0 { "b" } else { "a" };
+        fixture.set(cluster(Some((leader, term)), &members));
+    }
+    fixture.set(cluster(Some(("b", 60)), &members));
+    eventually("all are with the last leader", || a.live() == 0 && b.live() == 20).await;
+    // Nobody comes back to the old one.
+    let logins = a.logins();
+    Client::login(fixture.write).await;
+    assert_eq!((a.live(), a.logins()), (0, logins));
+}
