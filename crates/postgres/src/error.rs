@@ -47,6 +47,9 @@ pub enum PgError {
         /// The five characters, when the server answered.
         sqlstate: Option<String>,
     },
+    /// A kill came in between.
+    #[error("interrupted by a kill")]
+    Cancelled,
     /// A failure that has its class already.
     #[error("{}", .0.detail)]
     Failed(PgOpFailure),
@@ -75,9 +78,11 @@ impl PgError {
             Self::Sql { sqlstate: Some(state), .. } if state == "53100" => PgFailureKind::DiskFull,
             Self::Sql { .. } => PgFailureKind::QueryFailed,
             Self::Sweep(_) => PgFailureKind::TimedOut,
-            Self::Io { .. } | Self::Locked { .. } | Self::Guard(_) | Self::Control(_) => {
-                PgFailureKind::ToolFailed
-            }
+            Self::Io { .. }
+            | Self::Locked { .. }
+            | Self::Guard(_)
+            | Self::Control(_)
+            | Self::Cancelled => PgFailureKind::ToolFailed,
         };
         PgOpFailure { kind, detail: self.to_string() }
     }

@@ -7,15 +7,26 @@
 //!
 //! Left to others: every decision (core), the store, and the processes' fence (`pgherd-guard`).
 
+mod conf;
 mod control;
 mod discover;
+mod durable;
 mod error;
+mod facts;
+mod files;
+mod life;
+mod names;
+mod ops;
 mod server;
 mod settings;
+mod sql;
+mod tool;
 
 pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, discover};
+pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
+pub use names::{parse as parse_names, render as render_names};
 pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings};
 

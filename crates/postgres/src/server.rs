@@ -1,13 +1,39 @@
-//! The server as the agent sees it (API first; bodies follow).
+//! The server as the agent sees it: opening, observing, executing one operation at a time, killing.
+//! Leaves each operation to its file in `ops`.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult};
 use pgherd_core::{Instance, Term, Time};
+use pgherd_guard::Guard;
 
-use crate::{Peers, PgError, Settings};
+use crate::facts::{Memory, blocking};
+use crate::life::{Fence, Life};
+use crate::sql::Task;
+use crate::{Peers, PgError, Settings, files};
 
-/// One PostgreSQL and everything the agent holds of it.
+/// One PostgreSQL and everything the agent holds of it. Dropping it stops nothing: PostgreSQL and
+/// its guard go on.
 pub struct Server {
-    _settings: Settings,
+    core: Arc<Core>,
+    _keeper: Task,
+    /// The life whose end was last reported by [`Self::exited`].
+    reported: Mutex<Option<Arc<Life>>>,
+}
+
+/// What the operations share.
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) peers: Peers,
+    pub(crate) fence: Fence,
+    pub(crate) memory: Memory,
+    pub(crate) progress: Mutex<Option<Progress>>,
+    /// The checkpoint after a promotion, which nothing waits for.
+    pub(crate) checkpoint: Mutex<Option<Task>>,
+    /// One operation at a time.
+    turn: tokio::sync::Mutex<()>,
+    _lock: File,
 }
 
 /// What [`Server::open`] found running.
@@ -23,7 +49,9 @@ pub enum Found {
         deadline: Time,
     },
     /// Processes without a living guard. [`PgOp::Stop`] stops them in order, [`PgOp::Kill`] and
-    /// every start kill them.
+    /// every start kill them. Until then the facts say [`NotAccepting`].
+    ///
+    /// [`NotAccepting`]: pgherd_core::postgres::PgState::NotAccepting
     Unguarded {
         /// Their pids.
         pids: Vec<i32>,
@@ -38,49 +66,145 @@ pub struct Progress {
     /// Bytes expected; grows when the source grows.
     pub total: u64,
 }
-#[allow(
-    clippy::unused_async,
-    clippy::unimplemented,
-    unused_variables,
-    missing_docs,
-    clippy::missing_errors_doc
-)]
+
 impl Server {
+    /// Takes hold of a data directory: locks it, adopts what runs under a guard. Changes nothing
+    /// else on disk except the run and socket directories and the passfile.
+    ///
+    /// # Errors
+    /// [`PgError::Locked`] when another agent has it, [`PgError::Guard`] when a living guard can't be
+    /// adopted, [`PgError::Io`].
     pub async fn open(settings: Settings, peers: Peers) -> Result<(Self, Found), PgError> {
-        unimplemented!()
+        let (core, found) = blocking(move || Core::open(settings, peers)).await??;
+        let core = Arc::new(core);
+        let keeper = Task::spawn(Arc::clone(&core).keep());
+        Ok((Self { core, _keeper: keeper, reported: Mutex::new(None) }, found))
     }
-    /// Observes, within about a second whatever PostgreSQL does. `now` becomes the facts' time.
+
+    /// Observes. Takes a few milliseconds, and about two seconds at most when PostgreSQL or the disk
+    /// hangs. `now` is the time that the facts carry: read the clock just before.
     pub async fn facts(&self, now: Time) -> PgFacts {
-        unimplemented!()
+        self.core.observe(now).await
     }
-    /// One at a time (a second waits), except Kill.
+
+    /// Executes one operation to its end; a second one waits for the first, except
+    /// [`PgOp::Kill`], which cancels whatever runs or waits.
     pub async fn execute(&self, op: PgOp) -> PgOpResult {
-        unimplemented!()
+        if op == PgOp::Kill {
+            self.kill();
+            self.empty().await;
+            return PgOpResult::Done;
+        }
+        let mut kills = self.core.fence.kills();
+        let seen = *kills.borrow_and_update();
+        let work = async {
+            let _turn = self.core.turn.lock().await;
+            self.core.run(&op, seen).await
+        };
+        tokio::select! {
+            biased;
+            _ = kills.changed() => PgOpResult::Cancelled,
+            result = Box::pin(work) => match result {
+                Ok(()) => PgOpResult::Done,
+                Err(PgError::Cancelled) => PgOpResult::Cancelled,
+                Err(error) => PgOpResult::Failed(error.into_failure()),
+            }
+        }
     }
-    /// Asks the guard to kill now, and cancels the running operation. Never waits.
+
+    /// Kills the whole process tree, and cancels the running operation with its tools. Returns at
+    /// once; see [`Self::killed`] and [`Self::empty`].
     pub fn kill(&self) {
-        unimplemented!()
+        self.core.fence.kill();
     }
-    /// Until SIGKILL is pending on every process of the tree or it is gone.
+
+    /// After [`Self::kill`]: until SIGKILL is pending on every process of the tree, or it is gone.
+    /// None can acknowledge anything from then on. Milliseconds, whatever the disk does.
     pub async fn killed(&self) {
-        unimplemented!()
+        self.core.fence.killed().await;
     }
-    /// Until no process is left. Pending as long as one is.
+
+    /// Until no process is left; pending for as long as one is.
     pub async fn empty(&self) {
-        unimplemented!()
+        self.core.fence.killed().await;
+        self.core.fence.empty().await;
+        // The tools of a cancelled operation are gone when its turn is over.
+        drop(self.core.turn.lock().await);
     }
-    /// Until a postmaster ends that hasn't been reported yet.
+
+    /// Until a postmaster has ended; each end is reported once. Cancel-safe.
     pub async fn exited(&self) {
-        unimplemented!()
+        let mut lives = self.core.fence.lives();
+        loop {
+            let life = lives.borrow_and_update().clone();
+            let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let new = life.filter(|life| {
+                reported.as_ref().is_none_or(|reported| !Arc::ptr_eq(reported, life))
+            });
+            let Some(life) = new else {
+                // The sender lives in the fence: no error is possible.
+                let _ = lives.changed().await;
+                continue;
+            };
+            life.ended().await;
+            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(life);
+            return;
+        }
     }
-    /// Arms the guard; before a start: the next StartPrimary is armed so. False when too late.
+
+    /// Arms the running guard and the next [`PgOp::StartPrimary`]'s; a term's first arming must come
+    /// before its start or promotion. A deadline that passed kills. False when it is too late: the
+    /// guard kills already.
     pub fn arm(&self, term: Term, deadline: Time) -> bool {
-        unimplemented!()
+        self.core.fence.arm(term, deadline)
     }
+
+    /// How far the copy is that runs now.
+    #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        unimplemented!()
+        *self.core.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub fn instance(&self) -> Option<Instance> {
-        unimplemented!()
+
+    /// The data directory's identity.
+    ///
+    /// # Errors
+    /// [`PgError::Io`].
+    pub fn instance(&self) -> Result<Instance, PgError> {
+        files::instance(&self.core.settings)
+    }
+
+    /// What it was opened with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+}
+
+impl Core {
+    fn open(settings: Settings, peers: Peers) -> Result<(Self, Found), PgError> {
+        let lock = files::lock(&settings)?;
+        files::make_private(&settings.run_dir)?;
+        files::make_private(&settings.socket_dir)?;
+        files::write_passfile(&settings)?;
+        let guard = Guard::adopt(&settings.run_dir)?;
+        let adopted = guard.as_ref().map(Guard::armed);
+        let fence = Fence::new(settings.data_dir.clone(), guard);
+        let pids = fence.look_for_unguarded();
+        let found = match adopted {
+            Some((term, deadline)) => Found::Adopted { term: Term(term), deadline: Time(deadline) },
+            None if pids.is_empty() => Found::Nothing,
+            None => Found::Unguarded { pids },
+        };
+        let core = Self {
+            settings,
+            peers,
+            fence,
+            memory: Memory::default(),
+            progress: Mutex::default(),
+            checkpoint: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            _lock: lock,
+        };
+        Ok((core, found))
     }
 }

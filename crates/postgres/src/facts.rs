@@ -1,0 +1,299 @@
+//! Observing: one query on a persistent connection, a probe on new ones, pg_control when it is down.
+//! Leaves judging, and how old an observation may be, to the core.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pgherd_core::postgres::{
+    BrokenData, PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SenderFacts,
+    TimelineEnd,
+};
+use pgherd_core::{Lsn, NodeName, Time, Timeline};
+use pgherd_guard::boottime_micros;
+
+use crate::control::{ControlFile, read_control};
+use crate::life::Life;
+use crate::server::Core;
+use crate::sql::{Row, Sql};
+use crate::{PgError, conf, files, names};
+
+/// A bound for everything that observes: what takes longer is an observation too.
+const BOUND: Duration = Duration::from_secs(1);
+/// Between two probes.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything at once. Startup's wait events: it has used up all WAL there is and waits for more
+/// (PostgreSQL docs, "Wait Events of type Activity / Timeout").
+const QUERY: &str = "SELECT pg_is_in_recovery(), \
+    CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END, \
+    CASE WHEN pg_is_in_recovery() THEN NULL \
+         ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
+    current_setting('synchronous_standby_names'), \
+    (SELECT string_agg(application_name || ' ' || state || ' ' || coalesce(flush_lsn, '0/0') \
+         || ' ' || coalesce(replay_lsn, '0/0'), ',') FROM pg_stat_replication \
+         WHERE application_name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' \
+         AND state IN ('startup', 'catchup', 'streaming')), \
+    pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), current_setting('primary_conninfo'), \
+    (SELECT status FROM pg_stat_wal_receiver), (SELECT received_tli FROM pg_stat_wal_receiver), \
+    (SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval') \
+         FROM pg_stat_activity WHERE backend_type = 'startup')";
+
+/// What is kept between observations.
+#[derive(Default)]
+pub(crate) struct Memory {
+    connection: tokio::sync::Mutex<Option<Sql>>,
+    /// pg_control's constants and history files by timeline: they don't change.
+    history: Mutex<HashMap<Timeline, Vec<TimelineEnd>>>,
+    /// Where replay stood when it was last seen at the end, nothing being received.
+    end: Mutex<Option<Lsn>>,
+    /// The last state that the disk answered.
+    last_static: Mutex<Option<PgState>>,
+}
+
+impl Memory {
+    /// After a start, stop or anything that changes what a connection means.
+    pub(crate) async fn forget(&self) {
+        *self.connection.lock().await = None;
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Core {
+    /// One observation.
+    pub(crate) async fn observe(self: &Arc<Self>, at: Time) -> PgFacts {
+        let state = match self.fence.life() {
+            Some(life) if life.is_empty() => self.at_rest(false).await,
+            Some(life) if !life.is_running() => self.at_rest(true).await,
+            Some(life) => self.alive(&life).await,
+            None => {
+                let living =
+                    self.fence.unguarded.load(Ordering::SeqCst) || self.fence.is_starting();
+                self.at_rest(living).await
+            }
+        };
+        PgFacts { at, state }
+    }
+
+    async fn alive(self: &Arc<Self>, life: &Life) -> PgState {
+        let answer = self.ask().await;
+        let probe_failed = life.probe_failed.load(Ordering::SeqCst);
+        match answer {
+            Ok(running) if !probe_failed => {
+                life.accepted.store(true, Ordering::SeqCst);
+                PgState::Running(running)
+            }
+            // It ended while it was asked.
+            Err(_) if !life.is_running() => self.at_rest(true).await,
+            Err(error) if cannot_connect_now(&error) => self.at_rest(true).await,
+            Err(_) if !life.accepted.load(Ordering::SeqCst) => self.at_rest(true).await,
+            Ok(_) | Err(_) => {
+                let since = Time(life.last_probe.load(Ordering::SeqCst)).max(life.began);
+                PgState::Unresponsive { since }
+            }
+        }
+    }
+
+    /// The persistent connection's answer; one new connection when the old one fails.
+    async fn ask(self: &Arc<Self>) -> Result<RunningFacts, PgError> {
+        let mut connection = self.memory.connection.lock().await;
+        let mut rows = Err(PgError::Cancelled);
+        if let Some(sql) = connection.as_ref() {
+            rows = sql.rows("observing", QUERY, BOUND).await;
+        }
+        if rows.is_err() {
+            let sql = Sql::local(&self.settings, BOUND).await?;
+            rows = sql.rows("observing", QUERY, BOUND).await;
+            *connection = rows.is_ok().then_some(sql);
+        }
+        drop(connection);
+        let row = rows?.into_iter().next().unwrap_or_default();
+        let core = Arc::clone(self);
+        blocking(move || core.read_row(&row)).await?
+    }
+
+    fn read_row(&self, row: &Row) -> Result<RunningFacts, PgError> {
+        let cell = |at: usize| row.get(at).and_then(Option::as_deref);
+        let lsn = |at: usize| cell(at).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
+        let control = read_control(&self.settings.data_dir)?;
+        let instance = files::instance(&self.settings)?;
+        let (timeline, role) = if cell(0) == Some("t") {
+            let receiving = cell(8);
+            let (received, replayed) = (lsn(5).max(lsn(6)), lsn(6));
+            let tli = cell(9).and_then(|text| text.parse().ok()).map(Timeline);
+            let streaming = receiving == Some("streaming");
+            let timeline = match tli.filter(|_| streaming) {
+                Some(timeline) => timeline,
+                None => timeline_of(&self.settings.data_dir, &control, received),
+            };
+            let waits = cell(10) == Some("t");
+            let at_end = self.is_at_end(receiving.is_none(), waits, replayed);
+            let upstream = cell(7).and_then(conf::upstream_of);
+            let facts = ReplicaFacts { received, replayed, streaming, upstream, at_end };
+            (timeline, PgRole::Replica(facts))
+        } else {
+            let timeline = cell(2).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+            let timeline = timeline.map_or(control.timeline, Timeline);
+            let names = names::parse(cell(3).unwrap_or_default());
+            let senders = cell(4).map(senders).unwrap_or_default();
+            let history = self.history(timeline)?;
+            let facts = PrimaryFacts { flushed: lsn(1), names, senders, history };
+            (timeline, PgRole::Primary(facts))
+        };
+        Ok(RunningFacts { system_id: control.system_id, instance, timeline, role })
+    }
+
+    /// Between two waits the startup process is awake for a moment: once at the end, and not moved
+    /// since, is still at the end.
+    fn is_at_end(&self, no_receiver: bool, waits: bool, replayed: Lsn) -> bool {
+        let mut end = self.memory.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_end = no_receiver && (waits || *end == Some(replayed));
+        *end = at_end.then_some(replayed);
+        at_end
+    }
+
+    fn history(&self, timeline: Timeline) -> Result<Vec<TimelineEnd>, PgError> {
+        if timeline == Timeline(1) {
+            return Ok(Vec::new());
+        }
+        let mut known = self.memory.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lines) = known.get(&timeline) {
+            return Ok(lines.clone());
+        }
+        let path = self.settings.data_dir.join(format!("pg_wal/{:08X}.history", timeline.0));
+        let text = std::fs::read_to_string(&path).map_err(PgError::io("reading", &path))?;
+        let lines: Vec<_> = text.lines().filter_map(history_line).collect();
+        known.insert(timeline, lines.clone());
+        Ok(lines)
+    }
+
+    /// What the disk says when no SQL can: processes may still be `living`.
+    async fn at_rest(self: &Arc<Self>, living: bool) -> PgState {
+        let core = Arc::clone(self);
+        let look = blocking(move || -> Result<PgState, PgError> {
+            let settings = &core.settings;
+            if !living && settings.rewinding_mark().exists() {
+                return Ok(PgState::Broken(BrokenData::RewindInterrupted));
+            }
+            if files::is_empty(&settings.data_dir)? {
+                return Ok(PgState::Absent);
+            }
+            let Ok(control) = read_control(&settings.data_dir) else {
+                return Ok(PgState::Broken(BrokenData::ControlFile));
+            };
+            let facts = control.facts(files::instance(settings)?);
+            Ok(if living { PgState::NotAccepting(facts) } else { PgState::Stopped(facts) })
+        });
+        let looked = tokio::time::timeout(BOUND, look).await;
+        let mut last = self.memory.last_static.lock().unwrap_or_else(PoisonError::into_inner);
+        match looked {
+            Ok(Ok(Ok(state))) => {
+                *last = Some(state.clone());
+                state
+            }
+            // The disk doesn't answer: what it said last, or that nothing is usable.
+            _ => last.clone().unwrap_or(PgState::Broken(BrokenData::ControlFile)),
+        }
+    }
+
+    /// Waits for lives and probes each once a second; when a guard was killed, kills what it left.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut lives = self.fence.lives();
+        loop {
+            let Ok(life) = lives.wait_for(Option::is_some).await.map(|life| life.clone()) else {
+                return;
+            };
+            let Some(life) = life else { continue };
+            tokio::select! {
+                () = life.ended() => {}
+                () = self.probe_forever(&life) => {}
+            }
+            while life.guard.is_alive() && !life.is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            if !life.is_empty() {
+                tracing::error!("the guard was killed; killing what PostgreSQL left behind");
+                self.fence.unguarded.store(true, Ordering::SeqCst);
+                while !self.fence.sweep_unguarded(BOUND).await {}
+            }
+            self.memory.forget().await;
+            self.fence.bury(&life);
+        }
+    }
+
+    async fn probe_forever(&self, life: &Life) {
+        loop {
+            tokio::time::sleep(PROBE_EVERY).await;
+            let sql = Sql::local(&self.settings, BOUND).await;
+            let failed = match sql {
+                Ok(sql) => sql.cell("probing", "SELECT 1", BOUND).await.is_err(),
+                // It answers, and that is what is asked here.
+                Err(error) => !(too_many_connections(&error) || cannot_connect_now(&error)),
+            };
+            if !failed {
+                life.last_probe.store(boottime_micros(), Ordering::SeqCst);
+            }
+            life.probe_failed.store(failed, Ordering::SeqCst);
+        }
+    }
+}
+
+fn senders(text: &str) -> Vec<SenderFacts> {
+    let sender = |words: &str| {
+        let mut words = words.split(' ');
+        Some(SenderFacts {
+            node: NodeName::new(words.next()?).ok()?,
+            streaming: words.next()? == "streaming",
+            flushed: words.next()?.parse().ok()?,
+            replayed: words.next()?.parse().ok()?,
+        })
+    };
+    text.split(',').filter_map(sender).collect()
+}
+
+/// `1\t0/3000148\tno recovery target specified`
+fn history_line(line: &str) -> Option<TimelineEnd> {
+    let mut words = line.split_whitespace();
+    let timeline = Timeline(words.next()?.parse().ok()?);
+    Some(TimelineEnd { timeline, end: words.next()?.parse().ok()? })
+}
+
+/// The timeline of the WAL at `received`: a segment is named after the timeline it was received
+/// on, pg_control follows only with the next restartpoint.
+fn timeline_of(data_dir: &Path, control: &ControlFile, received: Lsn) -> Timeline {
+    let least = control.timeline.max(control.min_recovery_timeline);
+    let size = u64::from(control.wal_segment_size.max(1));
+    let newest = received.0 / size;
+    let timeline = |name: &str| {
+        let hex = |part: std::ops::Range<usize>| u32::from_str_radix(name.get(part)?, 16).ok();
+        let segment = u64::from(hex(8..16)?) * (0x1_0000_0000 / size) + u64::from(hex(16..24)?);
+        (name.len() == 24 && segment <= newest).then(|| hex(0..8).map(Timeline)).flatten()
+    };
+    let Ok(entries) = std::fs::read_dir(data_dir.join("pg_wal")) else { return least };
+    let named = entries.flatten().filter_map(|entry| timeline(entry.file_name().to_str()?));
+    named.max().unwrap_or(least).max(least)
+}
+
+fn sqlstate(error: &PgError) -> Option<&str> {
+    if let PgError::Sql { sqlstate, .. } = error { sqlstate.as_deref() } else { None }
+}
+
+/// 57P03: starting up, shutting down or in recovery.
+fn cannot_connect_now(error: &PgError) -> bool {
+    sqlstate(error) == Some("57P03")
+}
+
+/// 53300: alive, and full.
+fn too_many_connections(error: &PgError) -> bool {
+    sqlstate(error) == Some("53300")
+}
+
+/// Runs what may block on a disk where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PgError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| PgError::Cancelled)
+}

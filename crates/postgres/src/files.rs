@@ -1,0 +1,149 @@
+//! The files around a data directory: configuration, passfile, marks, identity, lock.
+//! Leaves their text to `conf`, and calling from a thread that may block to the caller.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use pgherd_core::Instance;
+use rustix::fs::FlockOperation;
+
+use crate::PgError;
+use crate::conf::{self, Shape};
+use crate::durable::{beside, read_durable, remove_durable, rename_durable, write_durable};
+use crate::settings::Settings;
+
+impl Settings {
+    /// Passwords for streaming, copying and rewinding, for libpq.
+    pub(crate) fn passfile(&self) -> PathBuf {
+        self.run_dir.join("pgpass")
+    }
+
+    /// Present while pg_rewind may have left the directory half done.
+    pub(crate) fn rewinding_mark(&self) -> PathBuf {
+        beside(&self.data_dir, ".rewinding")
+    }
+
+    fn instance_file(&self) -> PathBuf {
+        beside(&self.data_dir, ".instance")
+    }
+
+    /// The slots that were made here by pgherd, one a line.
+    pub(crate) fn slots_file(&self) -> PathBuf {
+        beside(&self.data_dir, ".slots")
+    }
+}
+
+/// Takes the lock that makes this agent the only one on its data directory.
+pub(crate) fn lock(settings: &Settings) -> Result<fs::File, PgError> {
+    let path = beside(&settings.data_dir, ".lock");
+    if let Some(parent) = path.parent() {
+        make_private(parent)?;
+    }
+    let options = fs::File::options().create(true).append(true).open(&path);
+    let file = options.map_err(PgError::io("opening", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(PgError::Locked { path }),
+    }
+}
+
+/// A directory that only we enter; one that exists is left as it is.
+pub(crate) fn make_private(dir: &Path) -> Result<(), PgError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(PgError::io("creating", dir))
+}
+
+/// Writes the passfile: the same users and passwords on every node, so the host doesn't matter.
+pub(crate) fn write_passfile(settings: &Settings) -> Result<(), PgError> {
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    let line = |user: &crate::Credentials| {
+        let (name, password) = (escaped(&user.username), escaped(user.password.reveal()));
+        format!("*:*:*:{name}:{password}\n")
+    };
+    let text = line(&settings.replication) + &line(&settings.rewind);
+    write_durable(&settings.passfile(), text.as_bytes())
+}
+
+/// Writes everything that PostgreSQL reads at start and reload, for the shape given.
+pub(crate) fn write_conf(settings: &Settings, shape: &Shape) -> Result<(), PgError> {
+    let data = &settings.data_dir;
+    let (main, base) = (data.join("postgresql.conf"), data.join("postgresql.base.conf"));
+    if !base.exists() && main.exists() {
+        rename_durable(&main, &base)?;
+    } else if !base.exists() {
+        write_durable(&base, b"")?;
+    }
+    replace(&main, &conf::postgresql_conf(settings, shape))?;
+    replace(&data.join("pg_hba.conf"), &conf::hba(settings))?;
+    let auto = data.join("postgresql.auto.conf");
+    let text = read_durable(&auto)?.unwrap_or_default();
+    if let Some(kept) = conf::without_controlled(&String::from_utf8_lossy(&text)) {
+        tracing::warn!(
+            "removing pgherd's parameters from {}: ALTER SYSTEM set them",
+            auto.display()
+        );
+        write_durable(&auto, kept.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Writes a file unless it says that already.
+fn replace(path: &Path, text: &str) -> Result<(), PgError> {
+    if read_durable(path)?.is_some_and(|now| now == text.as_bytes()) {
+        return Ok(());
+    }
+    write_durable(path, text.as_bytes())
+}
+
+/// Makes the next start that of a standby, or of a primary.
+pub(crate) fn write_signal(data_dir: &Path, standby: bool) -> Result<(), PgError> {
+    remove_durable(&data_dir.join("recovery.signal"))?;
+    let signal = data_dir.join("standby.signal");
+    if standby { write_durable(&signal, b"") } else { remove_durable(&signal) }
+}
+
+/// The directory's identity. One that has none (made by somebody else) gets one.
+pub(crate) fn instance(settings: &Settings) -> Result<Instance, PgError> {
+    let text = read_durable(&settings.instance_file())?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    match u64::from_str_radix(text.trim(), 16) {
+        Ok(number) => Ok(Instance(number)),
+        Err(_) => renew_instance(settings),
+    }
+}
+
+/// A new identity: the directory's content is another one from now on.
+pub(crate) fn renew_instance(settings: &Settings) -> Result<Instance, PgError> {
+    let path = settings.instance_file();
+    let drawn = getrandom::u64();
+    let number = drawn.map_err(|error| PgError::io("drawing a number for", &path)(error.into()))?;
+    write_durable(&path, format!("{number:016x}\n").as_bytes())?;
+    Ok(Instance(number))
+}
+
+/// Whether the data directory is absent or empty. `lost+found` means nothing: a mount point.
+pub(crate) fn is_empty(data_dir: &Path) -> Result<bool, PgError> {
+    match fs::read_dir(data_dir) {
+        Ok(entries) => Ok(entries.flatten().all(|entry| entry.file_name() == "lost+found")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(PgError::io("listing", data_dir)(error)),
+    }
+}
+
+/// Removes a `postmaster.pid` that a crash left. The caller has made sure that no process of ours
+/// lives in the directory; here the pid in the file is looked at once more, because PostgreSQL
+/// takes any living process of that number for a postmaster.
+pub(crate) fn remove_stale_pid_file(data_dir: &Path) -> Result<(), PgError> {
+    let path = data_dir.join("postmaster.pid");
+    let Some(text) = read_durable(&path)? else { return Ok(()) };
+    let text = String::from_utf8_lossy(&text);
+    let pid: Option<i32> = text.lines().next().and_then(|line| line.trim().parse().ok());
+    let lives = pid.is_some_and(|pid| pgherd_guard::living_in(data_dir).contains(&pid));
+    if lives {
+        let words = format!("{} names a living postmaster", path.display());
+        return Err(PgError::failed(pgherd_core::postgres::PgFailureKind::ToolFailed, words));
+    }
+    remove_durable(&path)
+}

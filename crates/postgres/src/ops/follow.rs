@@ -1,0 +1,111 @@
+//! Pointing a running replica at another upstream, or at none (a pledge).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgherd_core::NodeName;
+use pgherd_core::postgres::{PgFailureKind, SyncNames};
+use rustix::process::{Pid, Signal};
+
+use super::QUICK;
+use super::start::{CHILDREN_POLL, titles_of_children};
+use crate::PgError;
+use crate::conf::{Shape, upstream_of};
+use crate::control::read_control;
+use crate::facts::blocking;
+use crate::life::Life;
+use crate::server::Core;
+use crate::settings::Address;
+use crate::sql::Sql;
+
+/// How long a WAL receiver may take to end after SIGTERM; one in state D takes longer, and then
+/// there is no pledge.
+const RECEIVER_BOUND: Duration = Duration::from_secs(10);
+/// How long none may be seen before "gone" is said: a receiver that the startup process asked for
+/// before it knew the new configuration is forked within this.
+const QUIET: Duration = Duration::from_millis(20);
+
+impl Core {
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        upstream: Option<&NodeName>,
+    ) -> Result<(), PgError> {
+        let life = self.running()?;
+        let upstream = self.upstream(upstream)?;
+        let none = upstream.is_none();
+        let least = self.least().await?;
+        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream), least };
+        let wanted = shape.conninfo(&self.settings);
+        self.write_conf(shape).await?;
+        self.reload(&life, "primary_conninfo", &wanted).await?;
+        // The startup process ends the receiver itself, but not while replay waits or is paused.
+        if none {
+            self.no_receiver(&life).await
+        } else {
+            receivers(&life).into_iter().for_each(terminate);
+            Ok(())
+        }
+    }
+
+    /// Ends every WAL receiver until there is none and none comes back.
+    async fn no_receiver(&self, life: &Life) -> Result<(), PgError> {
+        let begin = Instant::now();
+        let mut quiet_since = Instant::now();
+        while quiet_since.elapsed() < QUIET {
+            let there = receivers(life);
+            if !there.is_empty() {
+                there.into_iter().for_each(terminate);
+                quiet_since = Instant::now();
+            }
+            if begin.elapsed() > RECEIVER_BOUND {
+                let words = "the WAL receiver doesn't end (state D, most likely)";
+                return Err(PgError::failed(PgFailureKind::TimedOut, words));
+            }
+            tokio::time::sleep(CHILDREN_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// A node with its address, for `primary_conninfo`.
+    pub(super) fn upstream(
+        &self,
+        node: Option<&NodeName>,
+    ) -> Result<Option<(NodeName, Address)>, PgError> {
+        node.map(|node| Ok((node.clone(), self.address(node)?))).transpose()
+    }
+
+    /// Whom this replica follows now. One whose address isn't known any more: nobody.
+    pub(super) async fn upstream_now(
+        &self,
+        sql: &Sql,
+    ) -> Result<Option<(NodeName, Address)>, PgError> {
+        let query = "SELECT current_setting('primary_conninfo')";
+        let node = upstream_of(&sql.cell("reading the upstream", query, QUICK).await?);
+        Ok(node.and_then(|node| (self.peers)(&node).map(|address| (node, address))))
+    }
+
+    /// What a standby's parameters must not fall below.
+    pub(super) async fn least(&self) -> Result<Vec<(&'static str, u32)>, PgError> {
+        let data_dir = self.settings.data_dir.clone();
+        Ok(blocking(move || read_control(&data_dir)).await??.least.to_vec())
+    }
+}
+
+/// The WAL receivers of this postmaster: there is one at most, but one may go while another comes.
+fn receivers(life: &Life) -> Vec<i32> {
+    let Some(postmaster) = life.guard.postmaster_pid() else { return Vec::new() };
+    // `postgres: CLUSTER_NAME: walreceiver ...`; a cluster name can hold nearly anything.
+    let children = titles_of_children(postmaster.as_raw_nonzero().get());
+    let receiver = |title: &str| {
+        let last = title.rsplit(": ").next().unwrap_or_default();
+        last.starts_with("walreceiver")
+    };
+    children.into_iter().filter(|(_, title)| receiver(title)).map(|(pid, _)| pid).collect()
+}
+
+fn terminate(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // ESRCH: it is gone.
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+}

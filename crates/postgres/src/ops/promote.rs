@@ -1,0 +1,77 @@
+//! Ending recovery: the list first, then the promotion, then a checkpoint that nobody waits for.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use pgherd_core::postgres::{PgFailureKind, SyncNames};
+
+use super::QUICK;
+use crate::conf::Shape;
+use crate::server::Core;
+use crate::sql::{Sql, Task};
+use crate::{PgError, files, names};
+
+/// Between two looks at pg_is_in_recovery(); pg_promote's own wait looks every 100 ms.
+const LOOK: Duration = Duration::from_millis(5);
+/// A checkpoint of a large server takes long, and nobody waits for it.
+const CHECKPOINT: Duration = Duration::from_secs(3600);
+
+impl Core {
+    pub(super) async fn promote(self: &Arc<Self>, wanted: &SyncNames) -> Result<(), PgError> {
+        let life = self.running()?;
+        let sql = self.sql().await?;
+        let waits = !wanted.names.is_empty();
+        let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
+        let query = "SELECT current_setting('synchronous_standby_names')";
+        let now = sql.cell("reading the list", query, QUICK).await?;
+        if now != names::render(&first) {
+            // Still a standby: its upstream stays as it is until the recovery has ended.
+            let standby = Some(self.upstream_now(&sql).await?);
+            let shape = Shape { names: first.clone(), standby, least: self.least().await? };
+            self.write_conf(shape).await?;
+            let value = names::render(&first);
+            self.reload(&life, "synchronous_standby_names", &value).await?;
+        }
+        sql.rows("promoting", "SELECT pg_promote(false)", QUICK).await?;
+        self.until_promoted(&sql).await?;
+        self.memory.forget().await;
+        self.checkpoint_soon();
+        if waits {
+            self.put_names_in_force(&life, wanted).await
+        } else {
+            self.write_names(&life, wanted).await
+        }
+    }
+
+    async fn until_promoted(&self, sql: &Sql) -> Result<(), PgError> {
+        let begin = Instant::now();
+        let query = "SELECT pg_is_in_recovery()";
+        while sql.cell("waiting for the promotion", query, QUICK).await? != "f" {
+            if begin.elapsed() > self.settings.start_bound {
+                let words = format!("still in recovery after {:?}", begin.elapsed());
+                return Err(PgError::failed(PgFailureKind::TimedOut, words));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// pg_rewind on others needs this server's pg_control to name the new timeline.
+    fn checkpoint_soon(self: &Arc<Self>) {
+        let core = Arc::clone(self);
+        let task = Task::spawn(async move {
+            let sql = match core.sql().await {
+                Ok(sql) => sql,
+                Err(error) => return tracing::warn!("no checkpoint after the promotion: {error}"),
+            };
+            if let Err(error) = sql.rows("a checkpoint", "CHECKPOINT", CHECKPOINT).await {
+                tracing::warn!("the checkpoint after the promotion: {error}");
+            }
+        });
+        *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        // A promoted server removes it itself; a crash in between must not bring it back.
+        if let Err(error) = files::write_signal(&self.settings.data_dir, false) {
+            tracing::warn!("{error}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Starting through the guard, as primary or replica, and waiting until it takes connections.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgherd_core::NodeName;
+use pgherd_core::postgres::{PgFailureKind, SyncNames};
+use pgherd_guard::GuardSpec;
+
+use super::POLL;
+use crate::conf::Shape;
+use crate::control::read_control;
+use crate::facts::blocking;
+use crate::life::Life;
+use crate::server::Core;
+use crate::sql::Sql;
+use crate::tool::postmaster_environment;
+use crate::{PgError, files};
+
+impl Core {
+    /// A list that isn't empty begins as the impossible one: only after a commit has been seen
+    /// waiting is it certain that the checkpointer has told the backends to wait.
+    pub(super) async fn start_primary(
+        self: &Arc<Self>,
+        names: &SyncNames,
+        kills_seen: u64,
+    ) -> Result<(), PgError> {
+        let waits = !names.names.is_empty();
+        let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
+        let shape = Shape { names: first, standby: None, least: Vec::new() };
+        let life = self.start(shape, kills_seen).await?;
+        if waits { self.put_names_in_force(&life, names).await } else { Ok(()) }
+    }
+
+    /// A replica's list is the impossible one, so that a promotion begins with commits that wait.
+    pub(super) async fn start_replica(
+        self: &Arc<Self>,
+        upstream: Option<&NodeName>,
+        kills_seen: u64,
+    ) -> Result<(), PgError> {
+        let upstream = self.upstream(upstream)?;
+        let data_dir = self.settings.data_dir.clone();
+        let control = blocking(move || read_control(&data_dir)).await??;
+        let least = control.least.to_vec();
+        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream), least };
+        self.start(shape, kills_seen).await.map(|_| ())
+    }
+
+    async fn start(self: &Arc<Self>, shape: Shape, kills_seen: u64) -> Result<Arc<Life>, PgError> {
+        self.nothing_lives().await?;
+        self.memory.forget().await;
+        let core = Arc::clone(self);
+        let (life, log_from) = blocking(move || {
+            let settings = &core.settings;
+            if settings.rewinding_mark().exists() {
+                let words = "pg_rewind did not finish on this directory: rewind or clone it again";
+                return Err(PgError::failed(PgFailureKind::ToolFailed, words));
+            }
+            files::make_private(&settings.socket_dir)?;
+            files::remove_stale_pid_file(&settings.data_dir)?;
+            files::write_conf(settings, &shape)?;
+            files::write_signal(&settings.data_dir, shape.standby.is_some())?;
+            let log_from = std::fs::metadata(&settings.log_file).map_or(0, |log| log.len());
+            let primary = shape.standby.is_none();
+            let life = core.fence.start(core.guard_spec(), primary, kills_seen)?;
+            Ok((life, log_from))
+        })
+        .await??;
+        self.wait_accepting(&life, log_from).await?;
+        Ok(life)
+    }
+
+    fn guard_spec(&self) -> GuardSpec {
+        let settings = &self.settings;
+        let argv: [OsString; 3] = [
+            settings.bin.program("postgres").into(),
+            "-D".into(),
+            settings.data_dir.clone().into(),
+        ];
+        GuardSpec {
+            exe: settings.guard_exe.clone(),
+            run_dir: settings.run_dir.clone(),
+            argv: argv.to_vec(),
+            env: postmaster_environment(),
+            log_file: settings.log_file.clone(),
+            // Set from what is armed when it starts.
+            deadline: 0,
+            term: 0,
+        }
+    }
+
+    /// Waits while there is progress: recovery can take long, standing still can't.
+    async fn wait_accepting(&self, life: &Life, log_from: u64) -> Result<(), PgError> {
+        let mut seen = String::new();
+        let mut moved = Instant::now();
+        loop {
+            if !life.is_running() {
+                return Err(self.start_failed(log_from));
+            }
+            if self.says_ready(life) && Sql::local(&self.settings, super::QUICK).await.is_ok() {
+                life.accepted.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
+            let now = progress_of(life);
+            if now != seen {
+                (seen, moved) = (now, Instant::now());
+            }
+            if moved.elapsed() > self.settings.start_bound {
+                let words = format!("no progress for {:?} while starting", moved.elapsed());
+                return Err(PgError::failed(PgFailureKind::TimedOut, words));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Line 8 of postmaster.pid (PostgreSQL source, pidfile.h), when line 1 is this postmaster.
+    fn says_ready(&self, life: &Life) -> bool {
+        let path = self.settings.data_dir.join("postmaster.pid");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut lines = text.lines();
+        let pid = life.guard.postmaster_pid().map(|pid| pid.as_raw_nonzero().to_string());
+        lines.next().map(str::to_owned) == pid
+            && lines.nth(6).is_some_and(|line| line.starts_with("ready"))
+    }
+
+    /// Why it ended, in its own words.
+    fn start_failed(&self, log_from: u64) -> PgError {
+        let log = std::fs::read(&self.settings.log_file).unwrap_or_default();
+        let from = usize::try_from(log_from).unwrap_or(0).min(log.len());
+        let text = String::from_utf8_lossy(&log[from..]);
+        let grave = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|word| line.contains(word));
+        let line = text.lines().rfind(grave).or(text.lines().last());
+        let full = text.contains("No space left on device");
+        let kind = if full { PgFailureKind::DiskFull } else { PgFailureKind::ToolFailed };
+        PgError::failed(kind, format!("postgres: {}", line.unwrap_or("it ended without a word")))
+    }
+}
+
+/// What the startup process shows while it recovers: its title names the segment it reads.
+fn progress_of(life: &Life) -> String {
+    let Some(pid) = life.guard.postmaster_pid() else { return String::new() };
+    titles_of_children(pid.as_raw_nonzero().get())
+        .into_iter()
+        .map(|(_, title)| title)
+        .find(|title| title.contains("startup"))
+        .unwrap_or_default()
+}
+
+/// Pids and process titles of a process's children.
+pub(super) fn titles_of_children(parent: i32) -> Vec<(i32, String)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let child = |pid: i32| {
+        pgherd_guard::stat(pid).filter(|seen| seen.parent == parent)?;
+        let title = std::fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).ok()?;
+        Some((pid, String::from_utf8_lossy(&title).trim_end_matches('\0').to_owned()))
+    };
+    pids.filter_map(child).collect()
+}
+
+/// How long `titles_of_children` is worth repeating.
+pub(super) const CHILDREN_POLL: Duration = Duration::from_millis(5);

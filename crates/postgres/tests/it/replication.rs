@@ -1,0 +1,221 @@
+//! Two or three nodes: copy, stream, follow, promote, rewind.
+
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use pgherd_core::Timeline;
+use pgherd_core::postgres::{ControlState, PgFailureKind, PgOp, PgOpResult, PgState};
+
+use crate::node::{Herd, Node, list};
+use crate::trial;
+
+pub(crate) fn add(trials: &mut Vec<Trial>) {
+    trial(trials, "clone_stream_and_sync_commit", clone_stream_and_sync_commit);
+    trial(trials, "promote_then_rewind_the_old_one", promote_then_rewind);
+    trial(trials, "planned_handover_needs_no_rewind", planned_handover);
+    trial(trials, "a_pledge_stops_the_receiver_though_replay_is_paused", pledge);
+    trial(trials, "follow_another", follow_another);
+    trial(trials, "clone_keeps_the_old_directory", clone_keeps_the_old);
+    trial(trials, "unreachable_source", unreachable_source);
+    trial(trials, "promoted_strict_commits_wait", promoted_strict);
+}
+
+async fn clone_stream_and_sync_commit() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let two = herd.replica("n2", &one).await;
+    assert_ne!(one.server.instance().unwrap(), two.server.instance().unwrap());
+    let replica = two.as_replica().await;
+    assert_eq!(replica.upstream.as_ref(), Some(&one.settings.node));
+    assert!(!replica.at_end && two.running().await.timeline == Timeline(1));
+    one.done(PgOp::SetNames { names: list(&["n2"]) }).await;
+    one.sql("INSERT INTO t VALUES (1)").await;
+    let senders = one.as_primary().await.senders;
+    assert!(senders.len() == 1 && senders[0].streaming, "{senders:?}");
+    assert_eq!(senders[0].node, two.settings.node);
+    two.until("replayed", async || two.sql("SELECT count(*) FROM t").await == "1").await;
+
+    // Without the replica a commit waits; with it again, it ends.
+    two.done(PgOp::Stop).await;
+    let PgState::Stopped(control) = two.state().await else { panic!("not stopped") };
+    assert_eq!(control.state, ControlState::ShutDownInRecovery);
+    let client = one.client().await;
+    let mut insert = Box::pin(client.simple_query("INSERT INTO t VALUES (2)"));
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut insert).await.is_err());
+    two.done(PgOp::StartReplica { upstream: Some(one.settings.node.clone()) }).await;
+    insert.await.unwrap();
+    one.done(PgOp::SetNames { names: list(&["n2", "n3"]) }).await;
+    one.done(PgOp::SetNames { names: list(&["n2"]) }).await;
+    one.sql("INSERT INTO t VALUES (3)").await;
+}
+
+async fn diverge(one: &Node, two: &Node) {
+    two.done(PgOp::Follow { upstream: None }).await;
+    one.sql("INSERT INTO t SELECT generate_series(1, 5000)").await;
+    two.arm_for_ever();
+    two.done(PgOp::Promote { names: list(&[]) }).await;
+    two.sql("INSERT INTO t VALUES (42)").await;
+}
+
+async fn promote_then_rewind() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let two = herd.replica("n2", &one).await;
+    two.until("replayed", async || two.sql("SELECT to_regclass('t')").await == "t").await;
+    diverge(&one, &two).await;
+    let primary = two.as_primary().await;
+    assert_eq!(two.running().await.timeline, Timeline(2));
+    assert_eq!(primary.history.len(), 1);
+    assert_eq!(primary.history[0].timeline, Timeline(1));
+
+    // The old one dies uncleanly and comes back by pg_rewind.
+    one.done(PgOp::Kill).await;
+    let before = one.server.instance().unwrap();
+    let PgState::Stopped(control) = one.state().await else { panic!("not stopped") };
+    assert_eq!(control.state, ControlState::InProduction);
+    one.done(PgOp::Rewind { source: two.settings.node.clone() }).await;
+    assert_ne!(one.server.instance().unwrap(), before);
+    two.done(PgOp::EnsureSlots { nodes: vec![one.settings.node.clone()] }).await;
+    one.done(PgOp::StartReplica { upstream: Some(two.settings.node.clone()) }).await;
+    one.until_streaming().await;
+    one.until("the new line", async || one.sql("SELECT count(*) FROM t").await == "1").await;
+    assert_eq!(one.running().await.timeline, Timeline(2));
+}
+
+async fn planned_handover() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let two = herd.replica("n2", &one).await;
+    one.done(PgOp::SetNames { names: list(&["n2"]) }).await;
+    one.done(PgOp::Stop).await;
+    let PgState::Stopped(control) = one.state().await else { panic!("not stopped") };
+    let reached = async || two.as_replica().await.received > control.checkpoint;
+    two.until("the shutdown checkpoint", reached).await;
+    two.arm_for_ever();
+    two.done(PgOp::Promote { names: list(&[]) }).await;
+    two.done(PgOp::EnsureSlots { nodes: vec![one.settings.node.clone()] }).await;
+    one.done(PgOp::StartReplica { upstream: Some(two.settings.node.clone()) }).await;
+    one.until_streaming().await;
+    assert_eq!(one.running().await.timeline, Timeline(2));
+}
+
+async fn pledge() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let two = herd.replica("n2", &one).await;
+    two.sql("SELECT pg_wal_replay_pause()").await;
+    let paused = async || two.sql("SELECT pg_is_wal_replay_paused()").await == "t";
+    two.until("paused", paused).await;
+    one.sql("INSERT INTO t SELECT generate_series(1, 1000)").await;
+    let begin = Instant::now();
+    two.done(PgOp::Follow { upstream: None }).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let pledged = two.as_replica().await;
+    assert!(!pledged.streaming && pledged.upstream.is_none(), "{pledged:?}");
+    assert!(!pledged.at_end, "replay is paused: {pledged:?}");
+    one.sql("INSERT INTO t SELECT generate_series(1, 1000)").await;
+    two.sql("SELECT pg_wal_replay_resume()").await;
+    two.until("at the end", async || two.as_replica().await.at_end).await;
+    let end = two.as_replica().await;
+    assert_eq!(end.received, pledged.received, "nothing was received after the pledge");
+    assert_eq!(two.running().await.timeline, Timeline(1));
+    assert!(one.as_primary().await.senders.is_empty());
+
+    // A restart doesn't lift it, and the end of the local WAL is found again.
+    two.done(PgOp::Stop).await;
+    two.done(PgOp::StartReplica { upstream: None }).await;
+    two.until("at the end", async || two.as_replica().await.at_end).await;
+    assert!(two.as_replica().await.received >= end.replayed);
+    two.done(PgOp::Follow { upstream: Some(one.settings.node.clone()) }).await;
+    two.until_streaming().await;
+}
+
+async fn follow_another() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let two = herd.replica("n2", &one).await;
+    let three = herd.replica("n3", &one).await;
+    // n1's slots are for both; n2 gets one for n3.
+    one.done(PgOp::Kill).await;
+    two.done(PgOp::Follow { upstream: None }).await;
+    two.arm_for_ever();
+    two.done(PgOp::Promote { names: list(&[]) }).await;
+    two.done(PgOp::EnsureSlots { nodes: vec![three.settings.node.clone()] }).await;
+    let begin = Instant::now();
+    three.done(PgOp::Follow { upstream: Some(two.settings.node.clone()) }).await;
+    three.until_streaming().await;
+    eprintln!("    streaming from the new primary after {:?}", begin.elapsed());
+    three.until("timeline 2", async || three.running().await.timeline == Timeline(2)).await;
+}
+
+async fn clone_keeps_the_old() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let two = herd.replica("n2", &one).await;
+    two.done(PgOp::Stop).await;
+    std::fs::write(two.settings.data_dir.join("precious"), "").unwrap();
+    // Interrupted: the directory is as it was.
+    let server = std::sync::Arc::clone(&two.server);
+    let source = one.settings.node.clone();
+    one.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 300000)").await;
+    let cloning = tokio::spawn(async move { server.execute(PgOp::Clone { source }).await });
+    let copying = async || two.settings.data_dir.with_extension("clone").join("base").exists();
+    two.until("copying", copying).await;
+    two.done(PgOp::Kill).await;
+    assert_eq!(cloning.await.unwrap(), PgOpResult::Cancelled);
+    assert!(two.settings.data_dir.join("precious").exists());
+    assert!(matches!(two.state().await, PgState::Stopped(_)));
+
+    two.done(PgOp::Clone { source: one.settings.node.clone() }).await;
+    assert!(!two.settings.data_dir.join("precious").exists());
+    let parent = two.settings.data_dir.parent().unwrap();
+    let aside = std::fs::read_dir(parent).unwrap().flatten().map(|entry| entry.path());
+    let aside: Vec<_> = aside.filter(|path| path.join("precious").exists()).collect();
+    assert_eq!(aside.len(), 1, "moved aside");
+    two.done(PgOp::StartReplica { upstream: Some(one.settings.node.clone()) }).await;
+    two.until_streaming().await;
+}
+
+async fn unreachable_source() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let two = herd.node("n2").await;
+    one.done(PgOp::Kill).await;
+    for op in [
+        PgOp::Clone { source: one.settings.node.clone() },
+        PgOp::Clone { source: "nobody".parse().unwrap() },
+    ] {
+        let result = two.execute(op).await;
+        let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
+        assert_eq!(failure.kind, PgFailureKind::SourceUnreachable, "{}", failure.detail);
+    }
+    assert_eq!(two.state().await, PgState::Absent);
+}
+
+async fn promoted_strict() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let two = herd.replica("n2", &one).await;
+    two.until("replayed", async || two.sql("SELECT to_regclass('t')").await == "t").await;
+    one.done(PgOp::Kill).await;
+    two.arm_for_ever();
+    // Clients that write as soon as anything lets them: none may be acknowledged.
+    let client = two.client().await;
+    let writer = tokio::spawn(async move {
+        loop {
+            if client.simple_query("INSERT INTO t VALUES (1)").await.is_ok() {
+                return;
+            }
+        }
+    });
+    two.done(PgOp::Promote { names: list(&["n1"]) }).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!writer.is_finished(), "a commit was acknowledged without a standby");
+    assert_eq!(two.as_primary().await.names, list(&["n1"]));
+    writer.abort();
+}
