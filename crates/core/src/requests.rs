@@ -175,7 +175,9 @@ impl Node {
         let gated = policy.synchronous()
             && !carried
             && (policy.synchronous_mode_strict || sync.names_voters());
-        let attempt = Attempt { by, sent: self.now, serving: carried, gated, ttl: policy.ttl };
+        let over = self.view.current_term();
+        let attempt =
+            Attempt { over, by, sent: self.now, serving: carried, gated, ttl: policy.ttl };
         let mut compare = vec![
             self.unchanged(Key::Term),
             self.unchanged(Key::Sync),
@@ -225,7 +227,8 @@ impl Node {
         let policy = self.config.founding_policy.clone();
         let gated = policy.synchronous() && policy.synchronous_mode_strict;
         let by = Accession::Founding;
-        let attempt = Attempt { by, sent: self.now, serving: false, gated, ttl: policy.ttl };
+        let (over, ttl) = (None, policy.ttl);
+        let attempt = Attempt { over, by, sent: self.now, serving: false, gated, ttl };
         let me = self.config.name.clone();
         let sync =
             SyncState { leader: policy.synchronous().then(|| me.clone()), ..Default::default() };
@@ -470,7 +473,8 @@ impl Node {
         let mine = self.view.leader.as_ref().is_some_and(|l| l.value == self.config.name);
         let by_me =
             self.view.current_beat().is_some_and(|b| b.value.incarnation == self.incarnation);
-        if let (Some(term), Some(_), true, true) = (shown, self.attempt, mine, by_me)
+        if let (Some(term), Some(attempt), true, true) = (shown, self.attempt, mine, by_me)
+            && shown > attempt.over
             && self.reign.as_ref().is_none_or(|r| r.term < term)
         {
             self.begin_reign(term);

@@ -156,6 +156,8 @@ pub(crate) enum RequestKind {
 /// A takeover that was sent: what becomes of it is known by its answer, or by the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Attempt {
+    /// The term that it was to end: only a later one is this attempt's.
+    pub(crate) over: Option<Term>,
     pub(crate) by: Accession,
     pub(crate) sent: Time,
     pub(crate) serving: bool,

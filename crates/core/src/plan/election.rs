@@ -328,6 +328,10 @@ impl Node {
         let lost = self.view.claim.as_ref().is_some_and(|c| c.modified > ballot);
         let over = self.durable.promise.as_ref().is_none_or(|p| self.newer_term_than(p.against));
         let late = self.passed(candidacy.since, BALLOT);
+        // Where the clock decides, a leader that speaks again has not been silent.
+        let speaks =
+            candidacy.by != Accession::Pledges && self.view.reign_end().is_none() && !self.silent();
+        let late = late || speaks;
         if lost || over || late {
             return self.give_up(ballot, lost || over);
         }
