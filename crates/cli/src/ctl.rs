@@ -51,6 +51,7 @@ async fn dispatch(args: CtlArgs) -> Outcome {
         CtlCommand::Dsn(args) => show::dsn(open(args.cluster.name())?, &args).await,
         CtlCommand::Version(args) => members::version(open(args.cluster.as_deref())?).await,
         CtlCommand::Switchover(args) => {
+            transfer::check(&args)?;
             transfer::switchover(open(args.cluster.name())?, &args).await
         }
         CtlCommand::Failover(args) => transfer::failover(open(args.cluster.name())?, &args).await,

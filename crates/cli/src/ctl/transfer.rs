@@ -21,11 +21,16 @@ fn failed(words: impl Into<String>) -> Failure {
     Failure::Failed(anyhow::anyhow!(words.into()))
 }
 
-pub(super) async fn switchover(mut ctl: Ctl, args: &SwitchoverArgs) -> Outcome {
+/// What can be refused before anybody is asked.
+pub(super) fn check(args: &SwitchoverArgs) -> Outcome {
     if args.scheduled.as_deref().is_some_and(|when| when != "now") {
         let words = "a switchover at a later time isn't there yet; leave --scheduled out";
         return Err(Failure::refused("--scheduled", words));
     }
+    Ok(())
+}
+
+pub(super) async fn switchover(mut ctl: Ctl, args: &SwitchoverArgs) -> Outcome {
     let cluster = ctl.read().await?;
     let scope = ctl.keys.scope().to_owned();
     show(&mut ctl, &cluster)?;

@@ -8,6 +8,9 @@ use serde_saphyr::Spanned;
 
 use super::problem::Problem;
 
+/// So much of a text is shown when it is wrong.
+const SHOWN: usize = 40;
+
 /// A value and the line it stands on.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Node {
@@ -56,6 +59,9 @@ impl Node {
             Value::Bool(value) => format!("'{value}'"),
             Value::Int(value) => format!("'{value}'"),
             Value::Float(value) => format!("'{value}'"),
+            Value::Text(value) if value.chars().count() > SHOWN => {
+                format!("'{}...'", value.chars().take(SHOWN).collect::<String>())
+            }
             Value::Text(value) => format!("'{value}'"),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a section".to_owned(),

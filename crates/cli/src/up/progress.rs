@@ -91,6 +91,13 @@ impl Progress {
     }
 }
 
+/// In synchronous modes: whether the voters are known, so that commits wait for one of them.
+pub(super) fn has_voters(cluster: &Cluster) -> bool {
+    let view = cluster.view();
+    let synchronous = view.config.as_ref().is_some_and(|config| config.value.synchronous());
+    !synchronous || view.sync.as_ref().is_some_and(|sync| sync.value.names_voters())
+}
+
 /// How many members stream from the leader, or lead.
 pub(super) fn in_place(cluster: &Cluster) -> usize {
     let view = cluster.view();
@@ -104,16 +111,14 @@ fn label(info: &MemberInfo) -> String {
     let role = pgherd_api::words::parse_role(&info.role);
     let streaming = info.replication_state.as_deref() == Some("streaming");
     match (pgherd_api::words::parse_state(&info.state), role) {
-        (MemberState::Running, MemberRole::Primary) => {
-            let timeline = info.timeline.map(|t| format!(" on timeline {t}")).unwrap_or_default();
-            format!("primary{timeline}")
-        }
+        (MemberState::Running, MemberRole::Primary) => "primary".to_owned(),
         (MemberState::Running, _) if streaming => "replica, streaming".to_owned(),
         (MemberState::Running, _) => "replica, not streaming".to_owned(),
         (MemberState::Initializing, _) => "making the first data directory".to_owned(),
         (MemberState::CreatingReplica, _) => "copying the primary".to_owned(),
         (MemberState::Starting, _) => "starting".to_owned(),
         (MemberState::Stopping, _) => "stopping".to_owned(),
+        (MemberState::Stopped, MemberRole::Uninitialized) => "no data yet".to_owned(),
         (MemberState::Stopped, _) => "stopped".to_owned(),
         (MemberState::Crashed, _) => "crashed".to_owned(),
         (MemberState::Other, _) => info.state.clone(),

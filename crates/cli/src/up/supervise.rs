@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::children::{ChildEvent, Job, Kept};
 use super::layout::{Layout, Marker};
-use super::progress::{Progress, in_place};
+use super::progress::{Progress, has_voters, in_place};
 use crate::args::Format;
 use crate::ctl::list;
 use crate::live::{self, Live, News};
@@ -144,7 +144,8 @@ impl<'a> Herd<'a> {
         }
         let there = self.live.cluster().map_or(0, in_place);
         let all = self.run.marker.nodes.len();
-        if self.router_up && self.progress.serving() && there == all {
+        let voters = all == 1 || self.live.cluster().is_some_and(has_voters);
+        if self.router_up && self.progress.serving() && there == all && voters {
             self.complete = true;
             self.clear_status()?;
             return self.summary();

@@ -1,0 +1,359 @@
+//! A cluster under test: `pgherd up` in a directory of its own, looked at as a user would, and hurt
+//! in the ways that clusters get hurt. Used by the end-to-end tests and by `examples/outage.rs`.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long a cluster may take to start, and to be whole again after a fault.
+pub(crate) const WHOLE: Duration = Duration::from_secs(120);
+
+/// A running cluster; dropping it leaves nothing behind.
+pub(crate) struct Herd {
+    program: PathBuf,
+    _outer: TempDir,
+    pub(crate) dir: PathBuf,
+    pub(crate) ports: [u16; 3],
+    up: Option<Child>,
+}
+
+/// One row of `ctl list -f json`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) state: String,
+}
+
+/// What is done to the leader's node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    KillPostmaster,
+    KillTree,
+    KillAgent,
+    KillBoth,
+    StopPostmaster,
+    StopNode,
+    RemoveData,
+    Switchover,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::KillPostmaster,
+        Self::KillTree,
+        Self::KillAgent,
+        Self::KillBoth,
+        Self::StopPostmaster,
+        Self::StopNode,
+        Self::RemoveData,
+        Self::Switchover,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KillPostmaster => "kill-9-postmaster",
+            Self::KillTree => "kill-9-tree",
+            Self::KillAgent => "kill-9-agent",
+            Self::KillBoth => "kill-9-agent-and-postmaster",
+            Self::StopPostmaster => "sigstop-postmaster",
+            Self::StopNode => "sigstop-node-8s",
+            Self::RemoveData => "remove-data",
+            Self::Switchover => "switchover",
+        }
+    }
+}
+
+impl Herd {
+    /// A place for a cluster; nothing runs yet.
+    pub(crate) fn new(program: &Path) -> Self {
+        let outer = tempfile::Builder::new().prefix("pgherd-e2e-").tempdir().unwrap();
+        // PostgreSQL's user must get through when the test runs as root.
+        fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let dir = outer.path().join("herd");
+        Self { program: program.to_owned(), dir, _outer: outer, ports: free_ports(), up: None }
+    }
+
+    /// Starts `up` and waits until every member is in its place.
+    pub(crate) fn start(&mut self) -> Duration {
+        let begin = Instant::now();
+        let log = File::options().create(true).append(true).open(self.up_log()).unwrap();
+        let [write, read, http] = self.ports.map(|p| p.to_string());
+        let up = Command::new(&self.program)
+            .args(["up", "--write-port", &write, "--read-port", &read, "--http-port", &http])
+            .arg("--dir")
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        self.up = Some(up);
+        self.wait_whole();
+        begin.elapsed()
+    }
+
+    pub(crate) fn up_log(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+
+    /// The superuser's password, from where the user finds it.
+    pub(crate) fn password(&self) -> String {
+        let text = fs::read_to_string(self.dir.join("pgpass")).unwrap();
+        let line = text.lines().next().unwrap();
+        line.strip_prefix("*:*:*:postgres:").expect("the superuser on the first line").to_owned()
+    }
+
+    pub(crate) fn ctl(&self, words: &[&str]) -> (i32, String, String) {
+        let output = Command::new(&self.program)
+            .args(["ctl", "--dir"])
+            .arg(&self.dir)
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The members, as `ctl list` knows them; none while nobody can be asked.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let (_, out, _) = self.ctl(&["list", "-f", "json"]);
+        let rows: serde_json::Value = serde_json::from_str(&out).unwrap_or_default();
+        let member = |row: &serde_json::Value| {
+            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            Member { name: text("Member"), role: text("Role"), state: text("State") }
+        };
+        rows.as_array().into_iter().flatten().map(member).collect()
+    }
+
+    pub(crate) fn leader(&self) -> Option<String> {
+        self.members().into_iter().find(|m| m.role == "Leader").map(|m| m.name)
+    }
+
+    /// One leader that runs, two replicas that stream.
+    pub(crate) fn is_whole(&self) -> bool {
+        let members = self.members();
+        let leads = members.iter().filter(|m| m.role == "Leader" && m.state == "running").count();
+        let stream = members.iter().filter(|m| m.role != "Leader" && m.state == "streaming");
+        leads == 1 && stream.count() == 2
+    }
+
+    pub(crate) fn wait_whole(&mut self) {
+        let begin = Instant::now();
+        while !self.is_whole() {
+            if let Some(status) = self.up.as_mut().and_then(|up| up.try_wait().unwrap()) {
+                panic!("up ended: {status}\n{}", self.everything());
+            }
+            assert!(begin.elapsed() < WHOLE, "not whole in {WHOLE:?}\n{}", self.everything());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What a person would look at first when something is wrong.
+    pub(crate) fn everything(&self) -> String {
+        let mut text = fs::read_to_string(self.up_log()).unwrap_or_default();
+        for words in [["list"], ["explain"]] {
+            let (_, out, err) = self.ctl(&words);
+            text.push_str(&format!("--- ctl {}\n{out}{err}", words[0]));
+        }
+        for name in ["node1/agent.log", "node2/agent.log", "node3/agent.log", "log/router.log"] {
+            let log = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            text.push_str(&format!("--- {name}\n{last}\n"));
+        }
+        text
+    }
+
+    /// Ctrl-C, then waits for the end.
+    pub(crate) fn interrupt(&mut self) -> Duration {
+        let begin = Instant::now();
+        let mut up = self.up.take().expect("up runs");
+        send(up.id(), Signal::INT);
+        let until = begin + Duration::from_secs(60);
+        loop {
+            if let Some(status) = up.try_wait().unwrap() {
+                assert!(status.success(), "up ended with {status}\n{}", self.everything());
+                return begin.elapsed();
+            }
+            assert!(Instant::now() < until, "up did not stop\n{}", self.everything());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// kill -9 of everything at once, PostgreSQL and guards included.
+    pub(crate) fn kill_everything(&mut self) {
+        if let Some(mut up) = self.up.take() {
+            let mut all = self.processes();
+            all.push(up.id().cast_signed());
+            all.iter().for_each(|pid| send(pid.cast_unsigned(), Signal::KILL));
+            up.wait().unwrap();
+        }
+        self.sweep();
+    }
+
+    /// Hurts the leader's node; returns its name and when it was hit.
+    pub(crate) fn hurt(&self, fault: Fault) -> (String, Instant) {
+        let leader = self.leader().expect("a leader to hurt");
+        let postmaster = self.postmaster(&leader);
+        let tree = || postmaster.map(|pid| tree(pid)).unwrap_or_default();
+        let agent = self.agent(&leader);
+        let kill = |pids: &[i32]| pids.iter().for_each(|p| send(p.cast_unsigned(), Signal::KILL));
+        let begin = Instant::now();
+        match fault {
+            Fault::KillPostmaster => kill(postmaster.as_slice()),
+            Fault::KillTree => kill(&tree()),
+            Fault::KillAgent => kill(agent.as_slice()),
+            Fault::KillBoth => kill(&[agent, postmaster].into_iter().flatten().collect::<Vec<_>>()),
+            Fault::StopPostmaster => {
+                send(postmaster.unwrap().cast_unsigned(), Signal::STOP);
+            }
+            Fault::StopNode => {
+                let node = self.processes_of(&leader);
+                node.iter().for_each(|p| send(p.cast_unsigned(), Signal::STOP));
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_secs(8));
+                    node.iter().for_each(|p| send(p.cast_unsigned(), Signal::CONT));
+                });
+            }
+            Fault::RemoveData => {
+                let data = self.dir.join(&leader).join("data");
+                // PostgreSQL may write into it meanwhile.
+                while data.exists() && begin.elapsed() < Duration::from_secs(5) {
+                    let _ = fs::remove_dir_all(&data);
+                    if !data.join("PG_VERSION").exists() {
+                        break;
+                    }
+                }
+            }
+            Fault::Switchover => {
+                let (code, out, err) = self.ctl(&["switchover", "--force"]);
+                assert_eq!(code, 0, "switchover: {out}{err}\n{}", self.everything());
+            }
+        }
+        (leader, begin)
+    }
+
+    fn postmaster(&self, node: &str) -> Option<i32> {
+        let file = self.dir.join(node).join("data/postmaster.pid");
+        fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
+    }
+
+    fn agent(&self, node: &str) -> Option<i32> {
+        let file = self.dir.join(node).join("node.yml");
+        let words = |pid: &i32| words(*pid);
+        let is_agent = |pid: &i32| {
+            let words = words(pid);
+            words.get(1).is_some_and(|w| w == "agent")
+                && words.last().is_some_and(|w| Path::new(w) == file)
+        };
+        pids().into_iter().find(is_agent)
+    }
+
+    /// Agent, guard and PostgreSQL of one node.
+    fn processes_of(&self, node: &str) -> Vec<i32> {
+        living_below(&self.dir.join(node))
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        living_below(&self.dir)
+    }
+
+    /// Kills whatever of this cluster still lives. Its directory is its own, so nothing else is hit.
+    fn sweep(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = self.processes();
+            if left.is_empty() || Instant::now() > until {
+                return;
+            }
+            left.iter().for_each(|pid| send(pid.cast_unsigned(), Signal::KILL));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Herd {
+    fn drop(&mut self) {
+        self.kill_everything();
+    }
+}
+
+/// Three free ports, below those that the system gives away by itself.
+fn free_ports() -> [u16; 3] {
+    let start = 20_000 + u16::try_from(std::process::id() % 9_000).unwrap();
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = (start..32_000).filter(free);
+    std::array::from_fn(|_| ports.next().expect("a free port"))
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+        // It may have ended by now.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn pids() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn words(pid: i32) -> Vec<String> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = text.split(|b| *b == 0).filter(|w| !w.is_empty());
+    words.map(|w| String::from_utf8_lossy(w).into_owned()).collect()
+}
+
+/// Processes whose command line names the directory, or that have settled below it: PostgreSQL's
+/// backends change their names, and stay in the data directory.
+fn living_below(dir: &Path) -> Vec<i32> {
+    let own = std::process::id().cast_signed();
+    let prefix = dir.to_string_lossy().into_owned();
+    let within = |text: &str| {
+        text.find(&prefix).is_some_and(|at| {
+            matches!(text.as_bytes().get(at + prefix.len()), None | Some(b'/' | b'"'))
+        })
+    };
+    let settled = |pid: &i32| {
+        let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
+        cwd.is_ok_and(|cwd| within(&cwd.to_string_lossy()))
+    };
+    let ours = |pid: &i32| *pid != own && (words(*pid).iter().any(|w| within(w)) || settled(pid));
+    pids().into_iter().filter(ours).collect()
+}
+
+/// A process and everything below it.
+fn tree(root: i32) -> Vec<i32> {
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?.parse().ok()
+    };
+    let mut all = vec![root];
+    let pids = pids();
+    let mut at = 0;
+    while at < all.len() {
+        let above = all[at];
+        all.extend(pids.iter().filter(|pid| parent(**pid) == Some(above)));
+        at += 1;
+    }
+    all
+}
+
+/// The program next to a test's or example's own executable.
+#[allow(dead_code, reason = "the example has no CARGO_BIN_EXE_pgherd")]
+pub(crate) fn program_beside() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let target = own.ancestors().find(|dir| dir.join("pgherd").is_file());
+    target.expect("pgherd is built").join(OsStr::new("pgherd"))
+}
