@@ -320,7 +320,7 @@ impl World {
 
     pub(crate) fn mend(&mut self, mend: Mend) {
         match mend {
-            Mend::AgentStart(node) => self.agent_start(node),
+            Mend::AgentStart(node) => self.queue.after(1, Event::AgentStart { node }),
             Mend::AgentThaw(node) => self.agent_thaw(node),
             Mend::NodeBoot(node) => self.node_boot(node),
             Mend::NodeThaw(node, held) => self.node_thaw(node, held),

@@ -176,6 +176,10 @@ impl World {
                     belief.ttl = beat.ttl;
                     belief.beat = belief.beat.max(sent);
                     belief.ended |= beat.ended.is_some();
+                    let machine = &mut self.nodes[node];
+                    if sent >= machine.clock.at(machine.thawed_at) {
+                        machine.held_clock = false;
+                    }
                 }
                 Op::Delete(Key::Leader) => self.ledger.beliefs[node].ended = true,
                 Op::Put(..) | Op::Delete(_) => {}

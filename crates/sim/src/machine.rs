@@ -66,7 +66,7 @@ pub(crate) struct Machine {
     pub(crate) frozen: bool,
     pub(crate) frozen_at: Micros,
     pub(crate) thawed_at: Micros,
-    /// A hypervisor held it during this reign.
+    /// A hypervisor held it since its last proof.
     pub(crate) held_clock: bool,
     /// What waits for a thaw.
     pub(crate) held: Vec<(Part, Event)>,

@@ -100,7 +100,6 @@ impl World {
             pg.visible = dir.wal.end;
             pg.reign = self.ledger.begin_reign(node, term, dir.wal);
         }
-        self.nodes[node].held_clock = false;
         let (name, shown) = (node + 1, term.map_or(0, |t| t.0));
         note!(self, "n{name} is primary under term {shown}");
         self.story(|| format!("n{name} is primary (term {shown})"));
