@@ -182,10 +182,17 @@ impl Agent {
                 self.feed(Input::Postgres(facts));
             }
             Event::PostgresExited => {
-                tracing::warn!("the postmaster ended");
+                match self.operation {
+                    Some((_, during)) => tracing::info!(during, "the postmaster ended"),
+                    None => tracing::warn!("the postmaster ended"),
+                }
                 self.feed(Input::PostgresExited);
+                self.postgres.look_now();
             }
-            Event::PostgresEmpty => self.feed(Input::PostgresEmpty),
+            Event::PostgresEmpty => {
+                self.feed(Input::PostgresEmpty);
+                self.postgres.look_now();
+            }
             Event::OpDone { id, result } => {
                 let done = self.operation.take_if(|(running, _)| *running == id);
                 match (&result, done) {
@@ -196,6 +203,7 @@ impl Agent {
                     (PgOpResult::Done | PgOpResult::Cancelled | PgOpResult::Failed(_), _) => {}
                 }
                 self.feed(Input::OpDone { id, result });
+                self.postgres.look_now();
             }
             Event::Peer { from, message } => self.feed(Input::Peer { from, message }),
             Event::PeerLost(lost) => self.feed(Input::PeerLost(lost)),
@@ -253,7 +261,8 @@ impl Agent {
         self.store_heard();
         let known = self.cluster.as_ref().map_or(0, |cluster| cluster.view().revision.0);
         if snapshot.revision < known {
-            tracing::warn!(known, read = snapshot.revision, "the store showed an older state");
+            // The watch was faster than this read's answer.
+            tracing::debug!(known, read = snapshot.revision, "older than known");
             return;
         }
         let records = snapshot.kvs.into_iter().map(store::record);

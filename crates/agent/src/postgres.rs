@@ -106,7 +106,6 @@ impl PostgresLane {
         let refused = self.stale(&op, term);
         tracing::info!(operation = name(&op), ?refused, "operation begins");
         let (server, events) = (Arc::clone(&self.server), self.events.clone());
-        let nudge = Arc::clone(&self.nudge);
         self.operations.spawn(async move {
             let what = name(&op);
             let begin = clock::now();
@@ -127,8 +126,13 @@ impl PostgresLane {
             }
             // The loop is gone only when the agent is.
             let _ = events.send(Event::OpDone { id, result }).await;
-            nudge.notify_one();
         });
+    }
+
+    /// Looks again at once. Called after the core knows what has changed: an observation that began
+    /// before that is too old for it.
+    pub(crate) fn look_now(&self) {
+        self.nudge.notify_one();
     }
 
     /// What would make PostgreSQL primary runs only under the term that the guard is armed for.
