@@ -128,7 +128,7 @@ impl Client {
     pub async fn status_of_each(&self, limit: Duration) -> Vec<(Endpoint, Result<Status, Error>)> {
         join_all(self.endpoints().iter().map(|endpoint| async move {
             let greeting = Connection::open(endpoint, limit).await;
-            (endpoint.clone(), greeting.map(|greeting| greeting.status.into()))
+            (endpoint.clone(), greeting.and_then(|greeting| greeting.status.map(Into::into)))
         }))
         .await
     }

@@ -12,9 +12,9 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::Message;
 use tokio::time::timeout;
+use tonic::Streaming;
 use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{Code, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
@@ -47,7 +47,9 @@ pub(crate) struct Connection {
 /// What a fresh connection's member said.
 pub(crate) struct Greeting {
     pub(crate) connection: Connection,
-    pub(crate) status: pb::StatusResponse,
+    /// Its status; etcd from 3.6 on tells it only to those who have authenticated, so that a refusal
+    /// is a sign of life too.
+    pub(crate) status: Result<pb::StatusResponse, Error>,
 }
 
 impl Connection {
@@ -57,10 +59,13 @@ impl Connection {
         let not_sent = |why: String| Error::NotSent { endpoint: endpoint.to_string(), why };
         let greeting = async {
             let connection = Self::handshake(endpoint).await.map_err(not_sent)?;
-            let status: pb::StatusResponse = connection
-                .unary(pb::path::STATUS, pb::StatusRequest {})
-                .await
-                .map_err(|failure| not_sent(format!("no status: {failure}")))?;
+            let answer = connection.unary(pb::path::STATUS, pb::StatusRequest {}).await;
+            let status = match answer.map_err(|failure| failure.into_error(endpoint)) {
+                Err(Error::NotSent { why, .. } | Error::Unknown { why, .. }) => {
+                    return Err(not_sent(format!("no status: {why}")));
+                }
+                status => status,
+            };
             Ok(Greeting { connection, status })
         };
         match timeout(limit, greeting).await {
@@ -95,39 +100,27 @@ impl Connection {
         Ok(Self { id, endpoint: endpoint.clone(), sender, origin, token: None, _tasks: tasks })
     }
 
-    /// Gets a token for this connection. A store without authentication gives none and wants none.
-    pub(crate) async fn authenticate(&mut self, who: &Credentials) -> Result<(), Error> {
+    /// Gets a token for this connection; the cluster that gave it. A store without authentication
+    /// gives none and wants none.
+    pub(crate) async fn authenticate(&mut self, who: &Credentials) -> Result<Option<u64>, Error> {
+        let not_sent = |why: String| Error::NotSent { endpoint: self.endpoint.to_string(), why };
         let request =
             pb::AuthenticateRequest { name: who.user.clone(), password: who.password.clone() };
-        let answer = timeout(
-            AUTHENTICATE_LIMIT,
-            self.unary::<_, pb::AuthenticateResponse>(pb::path::AUTHENTICATE, request),
-        )
-        .await;
-        let not_sent = |why: String| Error::NotSent { endpoint: self.endpoint.to_string(), why };
-        match answer {
-            Err(_) => Err(not_sent("no answer to authentication".to_owned())),
-            Ok(Ok(reply)) => {
+        let asked = self.unary::<_, pb::AuthenticateResponse>(pb::path::AUTHENTICATE, request);
+        let Ok(answer) = timeout(AUTHENTICATE_LIMIT, asked).await else {
+            return Err(not_sent("no answer to authentication".to_owned()));
+        };
+        match answer.map_err(|failure| failure.into_error(&self.endpoint)) {
+            Ok(reply) => {
                 let token = MetadataValue::try_from(&reply.token)
                     .map_err(|_| not_sent("its token is no legal header".to_owned()))?;
                 self.token = Some(token);
-                Ok(())
+                Ok(Some(reply.header.unwrap_or_default().cluster_id))
             }
-            Ok(Err(Failure::Status(status)))
-                if status.code() == Code::FailedPrecondition
-                    && status.message().contains("not enabled") =>
-            {
-                Ok(())
-            }
-            Ok(Err(failure)) => Err(match failure.into_error(&self.endpoint) {
-                // Nothing of the caller's was sent yet.
-                Error::Unknown { endpoint, why } => Error::NotSent { endpoint, why },
-                error @ (Error::NotSent { .. }
-                | Error::Rejected { .. }
-                | Error::LeaseNotFound
-                | Error::Compacted
-                | Error::ForeignCluster { .. }) => error,
-            }),
+            Err(Error::Rejected { message, .. }) if message.contains("not enabled") => Ok(None),
+            // Nothing of the caller's was sent yet.
+            Err(Error::Unknown { endpoint, why }) => Err(Error::NotSent { endpoint, why }),
+            Err(error) => Err(error),
         }
     }
 

@@ -221,24 +221,37 @@ impl Client {
     async fn greet(&self, endpoint: &Endpoint) -> Result<Connection, Error> {
         let Greeting { mut connection, status } =
             Connection::open(endpoint, self.0.options.attempt_timeout).await?;
-        let found = status.header.map_or(0, |header| header.cluster_id);
-        let known = &self.0.cluster_id;
-        let order = Ordering::Relaxed;
-        if let Err(expected) = known.compare_exchange(0, found, order, order)
-            && expected != found
-        {
-            return Err(Error::ForeignCluster { endpoint: endpoint.to_string(), expected, found });
+        if let Ok(status) = &status {
+            self.check_cluster(endpoint, status.header.as_ref().map_or(0, |h| h.cluster_id))?;
+            if status.leader == 0 {
+                return Err(Error::NotSent {
+                    endpoint: endpoint.to_string(),
+                    why: "this member knows no leader".to_owned(),
+                });
+            }
         }
-        if status.leader == 0 {
-            return Err(Error::NotSent {
-                endpoint: endpoint.to_string(),
-                why: "this member knows no leader".to_owned(),
-            });
-        }
-        if let Some(credentials) = &self.0.options.credentials {
-            connection.authenticate(credentials).await?;
+        let token_from = match &self.0.options.credentials {
+            Some(credentials) => connection.authenticate(credentials).await?,
+            None => None,
+        };
+        match (token_from, status) {
+            // A token is agreed on by the cluster, so there is a leader.
+            (Some(cluster_id), _) => self.check_cluster(endpoint, cluster_id)?,
+            (None, Ok(_)) => {}
+            (None, Err(refused)) => return Err(refused),
         }
         Ok(connection)
+    }
+
+    /// The first cluster that answers is the one to stay with, if none was given.
+    fn check_cluster(&self, endpoint: &Endpoint, found: u64) -> Result<(), Error> {
+        let order = Ordering::Relaxed;
+        match self.0.cluster_id.compare_exchange(0, found, order, order) {
+            Err(expected) if expected != found => {
+                Err(Error::ForeignCluster { endpoint: endpoint.to_string(), expected, found })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Gives up a connection, if it still is the current one, and goes `by` members on.

@@ -272,7 +272,9 @@ impl Watch {
             Some(last) => last,
             None => self.read_anew().await?,
         };
-        let mut stream = self.client.open_watch(&self.prefix, last + 1).await?;
+        // From `last`, whose events are dropped as known, not from the one after it: since 3.5.8 etcd
+        // answers no progress request while the store hasn't reached a watch's first revision.
+        let mut stream = self.client.open_watch(&self.prefix, last).await?;
         moves.mark_unchanged();
         self.pause = FIRST_PAUSE;
         if resumed_from.is_some() && self.told != Told::Connected {
