@@ -97,6 +97,8 @@ pub struct Node {
     pub(crate) armed: Option<(Term, Time)>,
     pub(crate) shutdown: Option<Time>,
     pub(crate) reinitialize: bool,
+    /// This WAL was seen to go past the leader's branch: stopping PostgreSQL doesn't change that.
+    pub(crate) diverged: bool,
     pub(crate) member: Option<crate::cluster::MemberRecord>,
     pub(crate) member_next: Time,
     pub(crate) told: Option<PeerBeat>,
@@ -162,6 +164,7 @@ impl Node {
             armed: None,
             shutdown: None,
             reinitialize: false,
+            diverged: false,
             member: None,
             member_next: now,
             told: None,

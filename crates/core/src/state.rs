@@ -49,9 +49,11 @@ pub(crate) struct Reign {
     /// Where this term's WAL begins, and on which timeline, once PostgreSQL is primary in it.
     pub(crate) start: Option<(Timeline, Lsn)>,
     pub(crate) timelines_ended: u32,
-    /// Clients must wait for the first list of this term.
-    pub(crate) gated: bool,
+    /// Clients must wait for a list published after this revision.
+    pub(crate) gate: Option<Revision>,
     pub(crate) serving: bool,
+    /// Recovery ended in this reign: its WAL begins where the new timeline does.
+    pub(crate) promoted: bool,
     /// The key vanished though nobody took it.
     pub(crate) key_lost: bool,
     /// Set before the release is sent: belief is over.

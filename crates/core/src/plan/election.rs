@@ -8,7 +8,7 @@ use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::{PeerMessage, PeerPg, PledgeAnswer, Position};
-use crate::postgres::{ControlState, PgOp, PgState};
+use crate::postgres::{PgOp, PgState};
 use crate::reason::Reason;
 use crate::state::{Candidacy, Pg};
 use crate::{Duration, NodeName, Revision};
@@ -104,7 +104,11 @@ impl Node {
             }
             Pg::Facts(facts) => match &facts.state {
                 PgState::Running(_) => None,
-                PgState::Stopped(_) if self.was_last_leader() => None,
+                PgState::Stopped(control)
+                    if self.was_last_leader() && Self::primary_data(control) =>
+                {
+                    None
+                }
                 PgState::Stopped(control) => {
                     // Data of a primary whose term is not the last may have diverged: it waits for
                     // a leader to compare with.
@@ -142,9 +146,8 @@ impl Node {
                 _ => Reason::ReleasedAfterDeath,
             };
         }
-        let startable = self
-            .stopped()
-            .is_some_and(|c| Self::primary_data(c) || c.state == ControlState::ShutDownInRecovery);
+        // A replica that took the key and died before its promotion returns as one, and promotes.
+        let startable = self.stopped().is_some_and(Self::primary_data);
         if (startable || self.running().is_some())
             && !self.config.nofailover
             && !self.deciding()

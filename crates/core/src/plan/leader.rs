@@ -104,7 +104,7 @@ impl Node {
     /// before the voters of this term are known.
     fn first_names(&self) -> SyncNames {
         match &self.reign {
-            Some(reign) if reign.gated => SyncNames::nobody(),
+            Some(reign) if reign.gate.is_some() => SyncNames::nobody(),
             _ => SyncNames::default(),
         }
     }
@@ -112,7 +112,11 @@ impl Node {
     fn promote(&mut self) -> Reason {
         if self.op.is_none() && self.all_persisted() && self.believes_for(Duration::millis(300)) {
             let names = self.first_names();
-            self.start_op(PgOp::Promote { names });
+            if self.start_op(PgOp::Promote { names })
+                && let Some(reign) = &mut self.reign
+            {
+                reign.promoted = true;
+            }
         }
         if self.reign.as_ref().is_some_and(|r| r.start_failures >= 3) {
             self.kill_now();
@@ -156,19 +160,27 @@ impl Node {
             self.release(ReignEnd::Died);
             return if failed { Reason::StartFailed } else { Reason::ReleasedAfterDeath };
         }
-        let voters = self.view.sync.as_ref().is_some_and(|s| s.value.names_voters());
-        let gated = voters || self.view_strict();
-        if let Some(reign) = &mut self.reign
-            && reign.was_primary
-        {
-            reign.was_primary = false;
-            reign.serving = false;
-            reign.start = None;
-            reign.list = crate::state::ListState::default();
-            reign.gated = gated;
-            reign.next_beat = self.now;
+        if self.reign.as_ref().is_some_and(|r| r.was_primary) {
+            self.begin_anew();
         }
         if self.stopped().is_some() { self.start_in_place() } else { Reason::WaitingForFacts }
+    }
+
+    /// The same reign, but PostgreSQL starts again: what it recovers must be on the voters before
+    /// clients see it.
+    pub(crate) fn begin_anew(&mut self) {
+        let voters = self.view.sync.as_ref().is_some_and(|s| s.value.names_voters());
+        let gated = self.policy().synchronous() && (voters || self.view_strict());
+        let gate = gated.then_some(self.view.revision);
+        let now = self.now;
+        let Some(reign) = &mut self.reign else { return };
+        reign.was_primary = false;
+        reign.serving = false;
+        reign.promoted = false;
+        reign.start = None;
+        reign.list = crate::state::ListState::default();
+        reign.gate = gate;
+        reign.next_beat = now;
     }
 
     fn view_strict(&self) -> bool {
@@ -240,13 +252,8 @@ impl Node {
         let Some(reign) = &mut self.reign else { return };
         reign.was_primary = true;
         if reign.start.is_none() {
-            let start = match reign.by {
-                crate::cluster::Accession::Return | crate::cluster::Accession::Founding => flushed,
-                crate::cluster::Accession::HandOver
-                | crate::cluster::Accession::Pledges
-                | crate::cluster::Accession::Silence
-                | crate::cluster::Accession::Operator => promoted.unwrap_or(flushed),
-            };
+            let branch = promoted.filter(|_| reign.promoted);
+            let start = branch.unwrap_or(flushed);
             reign.start = Some((timeline, start));
             reign.timelines_ended = ended;
             reign.next_beat = now;
@@ -299,8 +306,8 @@ impl Node {
         let early = self.breaks(Mutant::ServesTooEarly);
         let now = self.now;
         let Some(reign) = &mut self.reign else { return };
-        let this_term = published.is_some_and(|at| at > reign.term.0);
-        if !reign.serving && (!reign.gated || (this_term && listed) || early) {
+        let open = reign.gate.is_none_or(|gate| published.is_some_and(|at| at > gate.0) && listed);
+        if !reign.serving && (open || early) {
             reign.serving = true;
             reign.next_beat = now;
         }

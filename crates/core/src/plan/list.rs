@@ -67,10 +67,10 @@ impl Node {
         }
     }
 
-    /// The list and the key agree, but the key was written before this term's WAL began.
+    /// The list and the key agree, but the key was written before this primary began.
     fn unpublished_in_this_term(&self, wanted: &BTreeSet<NodeName>) -> bool {
         let at = self.view.sync.as_ref().map_or(0, |s| s.modified.0);
-        let gated = self.reign.as_ref().is_some_and(|r| r.gated && at <= r.term.0);
+        let gated = self.reign.as_ref().and_then(|r| r.gate).is_some_and(|gate| at <= gate.0);
         gated && !wanted.is_empty()
     }
 
@@ -99,7 +99,7 @@ impl Node {
                 // Under a list that nobody satisfies nothing was acknowledged: nobody acts by it.
                 let nothing_before = match known {
                     Some((before, ..)) => before.is_nobody(),
-                    None => reign.gated && !reign.serving,
+                    None => reign.gate.is_some() && !reign.serving,
                 };
                 let since = if nothing_before { now - SETTLE } else { now };
                 reign.list.effective = Some((names, since, flushed));

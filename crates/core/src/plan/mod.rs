@@ -378,6 +378,9 @@ impl Node {
         let repaired = self.backoff.repaired;
         self.backoff = crate::node::Backoff::default();
         self.backoff.repaired = repaired || matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. });
+        if self.backoff.repaired {
+            self.diverged = false;
+        }
         match op {
             PgOp::Clone { .. } => self.reinitialize = false,
             PgOp::EnsureSlots { nodes } => {

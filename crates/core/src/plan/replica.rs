@@ -112,6 +112,10 @@ impl Node {
             return Reason::WaitingForLeader;
         }
         if self.running().is_some() {
+            if reason == Reason::RewindImpossible {
+                self.diverged = true;
+                self.backoff.rewind_impossible = true;
+            }
             self.start_op(PgOp::Stop);
             return reason;
         }
@@ -132,6 +136,7 @@ impl Node {
         if self.ready_beat().is_none() {
             return Reason::WaitingForLeader;
         }
+        self.diverged = true;
         if self.backoff.rewind_impossible {
             return self.copy_anew(leader, Reason::RewindImpossible);
         }
@@ -150,7 +155,9 @@ impl Node {
         if self.backoff.start_failures >= 3 {
             return self.copy(leader, Reason::BrokenData);
         }
-        let lineage = if self.backoff.repaired {
+        let lineage = if self.diverged {
+            Lineage::Diverged
+        } else if self.backoff.repaired {
             Lineage::Same
         } else if Self::primary_data(control) {
             self.former_primary(control, &beat)
@@ -183,6 +190,10 @@ impl Node {
             return Reason::Following;
         }
         let end = replica.received.max(replica.replayed);
+        let waited = self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING));
+        if self.backoff.repaired && !waited && replica.upstream.as_ref() == Some(&leader) {
+            return Reason::WaitingForLeader;
+        }
         match self.believed(self.lineage(timeline, end, &beat)) {
             Lineage::Same => {}
             Lineage::Diverged => return self.rewind(leader),
@@ -193,7 +204,7 @@ impl Node {
             self.start_op(PgOp::Follow { upstream: Some(leader) });
             return Reason::FollowNewLeader;
         }
-        if self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING)) {
+        if waited {
             // The leader is ready and the lineage looks right, yet nothing comes: WAL that this
             // node needs is gone, or the numbers deceive.
             if self.backoff.rewind_impossible {

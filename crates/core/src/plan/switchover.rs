@@ -125,11 +125,8 @@ impl Node {
         }
         if let Some(reign) = &mut self.reign {
             reign.handover = None;
-            reign.serving = false;
-            reign.start = None;
-            reign.was_primary = false;
-            reign.gated = true;
         }
+        self.begin_anew();
         Reason::SwitchoverRefused(why)
     }
 }
