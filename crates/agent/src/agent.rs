@@ -243,7 +243,7 @@ impl Agent {
 
     fn on_store(&mut self, id: RequestId, reply: StoreReply) {
         match reply {
-            StoreReply::Outcome(outcome) => {
+            StoreReply::Outcome(outcome) | StoreReply::Failed(outcome, _) => {
                 if !matches!(outcome, StoreOutcome::NotSent | StoreOutcome::Unknown) {
                     self.store_heard();
                 }

@@ -59,8 +59,9 @@ impl PostgresLane {
         let stop_first = match found {
             Found::Nothing => false,
             Found::Adopted { term, deadline } => {
-                let left = deadline.since(clock::now());
-                tracing::info!(%term, %left, "PostgreSQL runs; its guard was adopted");
+                let left = (*deadline < Time::NEVER).then(|| deadline.since(clock::now()));
+                let left_ms = left.map(pgherd_core::Duration::as_millis);
+                tracing::info!(%term, left_ms, "PostgreSQL runs; its guard was adopted");
                 false
             }
             Found::Unguarded { pids } => {
@@ -104,7 +105,7 @@ impl PostgresLane {
         }
         while self.operations.try_join_next().is_some() {}
         let refused = self.stale(&op, term);
-        tracing::info!(operation = name(&op), ?refused, "operation begins");
+        tracing::info!(operation = name(&op), "operation begins");
         let (server, events) = (Arc::clone(&self.server), self.events.clone());
         self.operations.spawn(async move {
             let what = name(&op);

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use pgherd_api::{Change, Encoder, Keys, Record};
-use pgherd_core::cluster::{Compare, Op, Purpose, Txn};
+use pgherd_core::cluster::{Compare, Op, Purpose, Txn, Value};
 use pgherd_core::{LeaseId, RequestId, Revision, StoreOutcome, StoreRequest};
 use pgherd_store::{Client, Error, Event, KeyValue, Refusal, Snapshot};
 use tokio::task::JoinSet;
+
+use crate::clock;
 
 /// So many requests may be under way. The core sends a handful; were all these stuck, each would
 /// end by its own deadline, and until then renewals and beats keep the places kept for them.
@@ -20,19 +22,23 @@ pub(crate) struct StoreLane {
     keys: Keys,
     encoder: Encoder,
     requests: JoinSet<(RequestId, StoreReply)>,
+    /// The last request was not answered: said once, for the others of an outage say the same.
+    silent: bool,
 }
 
 /// What came of a request.
 pub(crate) enum StoreReply {
     /// For the core.
     Outcome(StoreOutcome),
+    /// For the core, and why.
+    Failed(StoreOutcome, Error),
     /// A read's answer.
     Read(Snapshot),
 }
 
 impl StoreLane {
     pub(crate) fn new(client: Client, keys: Keys, encoder: Encoder) -> Self {
-        Self { client, keys, encoder, requests: JoinSet::new() }
+        Self { client, keys, encoder, requests: JoinSet::new(), silent: false }
     }
 
     /// Sends a request; the answer comes out of [`Self::next`].
@@ -54,18 +60,20 @@ impl StoreLane {
             StoreRequest::KeepAlive(lease) => {
                 self.requests.spawn(async move { (id, keep_alive(client, lease, within).await) });
             }
-            StoreRequest::Txn(txn) => match to_store(&self.keys, &self.encoder, &txn) {
-                Ok(wire) => {
-                    let purpose = txn.purpose;
-                    self.requests
-                        .spawn(async move { (id, transact(client, purpose, wire, within).await) });
+            StoreRequest::Txn(txn) => {
+                let purpose = txn.purpose;
+                match to_store(&self.keys, &self.encoder, &dated(txn)) {
+                    Ok(txn) => {
+                        self.requests
+                            .spawn(async move { (id, transact(client, txn, within).await) });
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, ?purpose, "a value can't be written");
+                        let reply = StoreReply::Outcome(StoreOutcome::NotSent);
+                        self.requests.spawn(async move { (id, reply) });
+                    }
                 }
-                Err(error) => {
-                    tracing::error!(%error, purpose = ?txn.purpose, "a value can't be written");
-                    let outcome = StoreReply::Outcome(StoreOutcome::NotSent);
-                    self.requests.spawn(async move { (id, outcome) });
-                }
-            },
+            }
             StoreRequest::Read => {
                 let prefix = self.keys.prefix().to_owned();
                 self.requests.spawn(async move { (id, read(client, prefix, within).await) });
@@ -77,7 +85,10 @@ impl StoreLane {
     pub(crate) async fn next(&mut self) -> (RequestId, StoreReply) {
         loop {
             match self.requests.join_next().await {
-                Some(Ok(answer)) => return answer,
+                Some(Ok((id, reply))) => {
+                    self.note(&reply);
+                    return (id, reply);
+                }
                 // Aborted by nobody, so it panicked; the core forgets the request in time.
                 Some(Err(error)) => tracing::error!(%error, "a request to the store broke"),
                 None => std::future::pending().await,
@@ -86,48 +97,61 @@ impl StoreLane {
     }
 }
 
+impl StoreLane {
+    fn note(&mut self, reply: &StoreReply) {
+        match reply {
+            StoreReply::Failed(_, Error::LeaseNotFound) => {}
+            StoreReply::Failed(_, error) if self.silent => {
+                tracing::debug!(%error, "the store still does not answer");
+            }
+            StoreReply::Failed(_, error) => {
+                self.silent = true;
+                tracing::warn!(%error, "the store does not answer");
+            }
+            StoreReply::Outcome(_) | StoreReply::Read(_) if self.silent => {
+                self.silent = false;
+                tracing::info!("the store answers again");
+            }
+            StoreReply::Outcome(_) | StoreReply::Read(_) => {}
+        }
+    }
+}
+
 async fn grant(client: Client, seconds: i64, within: Duration) -> StoreReply {
-    StoreReply::Outcome(match client.lease_grant(seconds, within).await {
-        Ok(grant) => StoreOutcome::Granted(LeaseId(grant.id)),
-        Err(error) => failed("grant", &error),
-    })
+    match client.lease_grant(seconds, within).await {
+        Ok(grant) => StoreReply::Outcome(StoreOutcome::Granted(LeaseId(grant.id))),
+        Err(error) => StoreReply::Failed(failed(&error), error),
+    }
 }
 
 async fn keep_alive(client: Client, lease: LeaseId, within: Duration) -> StoreReply {
-    StoreReply::Outcome(match client.lease_keepalive(lease.0, within).await {
-        Ok(Some(_)) => StoreOutcome::Alive,
-        Ok(None) => StoreOutcome::LeaseGone,
-        Err(error) => failed("keep-alive", &error),
-    })
+    match client.lease_keepalive(lease.0, within).await {
+        Ok(Some(_)) => StoreReply::Outcome(StoreOutcome::Alive),
+        Ok(None) => StoreReply::Outcome(StoreOutcome::LeaseGone),
+        Err(error) => StoreReply::Failed(failed(&error), error),
+    }
 }
 
-async fn transact(
-    client: Client,
-    purpose: Purpose,
-    txn: pgherd_store::Txn,
-    within: Duration,
-) -> StoreReply {
-    StoreReply::Outcome(match client.txn(txn, within).await {
-        Ok(reply) if reply.succeeded => StoreOutcome::Applied(Revision(reply.revision)),
-        Ok(_) => StoreOutcome::Refused,
-        Err(error) => {
-            tracing::debug!(?purpose, "a transaction failed");
-            failed("transaction", &error)
+async fn transact(client: Client, txn: pgherd_store::Txn, within: Duration) -> StoreReply {
+    match client.txn(txn, within).await {
+        Ok(reply) if reply.succeeded => {
+            StoreReply::Outcome(StoreOutcome::Applied(Revision(reply.revision)))
         }
-    })
+        Ok(_) => StoreReply::Outcome(StoreOutcome::Refused),
+        Err(error) => StoreReply::Failed(failed(&error), error),
+    }
 }
 
 async fn read(client: Client, prefix: String, within: Duration) -> StoreReply {
     match client.prefix(prefix, within).await {
         Ok(snapshot) => StoreReply::Read(snapshot),
-        Err(error) => StoreReply::Outcome(failed("read", &error)),
+        Err(error) => StoreReply::Failed(failed(&error), error),
     }
 }
 
 /// What a failure means for the core. Out of space is special: etcd can have applied the very write
 /// that crossed its quota and still refuse it (reliability, B11).
-fn failed(what: &'static str, error: &Error) -> StoreOutcome {
-    tracing::warn!(what, %error, "the store did not answer");
+fn failed(error: &Error) -> StoreOutcome {
     match error {
         Error::LeaseNotFound => StoreOutcome::LeaseGone,
         Error::Unknown { .. } | Error::Rejected { refusal: Refusal::NoSpace, .. } => {
@@ -138,6 +162,18 @@ fn failed(what: &'static str, error: &Error) -> StoreOutcome {
         | Error::Compacted
         | Error::ForeignCluster { .. } => StoreOutcome::NotSent,
     }
+}
+
+/// The core knows no wall clock: a line of `history` that this node adds gets its moment here, and
+/// keeps it, for the core takes lines that are known as they are.
+fn dated(mut txn: Txn) -> Txn {
+    for op in &mut txn.then {
+        if let Op::Put(_, Value::History(lines), _) = op {
+            let new = lines.iter_mut().filter(|line| line.at == 0 && line.leader.is_some());
+            new.for_each(|line| line.at = clock::unix_millis() / 1_000);
+        }
+    }
+    txn
 }
 
 /// A transaction of the core in the store's words.

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 use pgherd_api::Cluster;
 use pgherd_core::NodeName;
-use pgherd_core::cluster::{Initialize, Key, Value};
+use pgherd_core::cluster::{HistoryLine, Initialize, Key};
+use pgherd_core::{Lsn, Timeline};
 use pgherd_store::embedded::{Listen, Server};
 use pgherd_store::{Options, Target, WatchEvent};
 
@@ -47,14 +48,32 @@ fn a_transaction_keeps_its_conditions_leases_and_order() {
 }
 
 #[test]
+fn a_new_line_of_history_gets_its_moment_and_an_old_one_keeps_its() {
+    let line = |at, leader: Option<&str>| HistoryLine {
+        timeline: Timeline(1),
+        end: Lsn(9),
+        reason: String::new(),
+        at,
+        leader: leader.map(|name| NodeName::new(name).unwrap()),
+    };
+    let lines = vec![line(0, None), line(7, Some("pg-0")), line(0, Some("pg-1"))];
+    let put = Op::Put(Key::History, Value::History(lines), None);
+    let txn = Txn { purpose: Purpose::PublishHistory, compare: Vec::new(), then: vec![put] };
+    let Some(Op::Put(_, Value::History(lines), _)) = dated(txn).then.pop() else { unreachable!() };
+    let moments: Vec<_> = lines.iter().map(|line| line.at).collect();
+    assert_eq!(moments[..2], [0, 7]);
+    assert!(moments[2] > 1_700_000_000);
+}
+
+#[test]
 fn only_what_is_sure_counts_as_not_done() {
     let unknown = Error::Unknown { endpoint: "e".to_owned(), why: String::new() };
     let full = Error::Rejected { refusal: Refusal::NoSpace, message: String::new() };
     let busy = Error::Rejected { refusal: Refusal::Overloaded, message: String::new() };
-    assert_eq!(failed("t", &unknown), StoreOutcome::Unknown);
-    assert_eq!(failed("t", &full), StoreOutcome::Unknown);
-    assert_eq!(failed("t", &busy), StoreOutcome::NotSent);
-    assert_eq!(failed("t", &Error::LeaseNotFound), StoreOutcome::LeaseGone);
+    assert_eq!(failed(&unknown), StoreOutcome::Unknown);
+    assert_eq!(failed(&full), StoreOutcome::Unknown);
+    assert_eq!(failed(&busy), StoreOutcome::NotSent);
+    assert_eq!(failed(&Error::LeaseNotFound), StoreOutcome::LeaseGone);
 }
 
 const WITHIN: Duration = Duration::from_secs(2);
@@ -62,7 +81,11 @@ const WITHIN: Duration = Duration::from_secs(2);
 async fn outcome(lane: &mut StoreLane, id: u64, request: StoreRequest) -> StoreOutcome {
     lane.send(RequestId(id), request, WITHIN);
     match lane.next().await {
-        (answered, StoreReply::Outcome(outcome)) if answered == RequestId(id) => outcome,
+        (answered, StoreReply::Outcome(outcome) | StoreReply::Failed(outcome, _))
+            if answered == RequestId(id) =>
+        {
+            outcome
+        }
         (answered, _) => panic!("not the answer to {id}: {answered:?}"),
     }
 }
