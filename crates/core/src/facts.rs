@@ -138,8 +138,13 @@ impl Node {
     /// The former leader, with all that it had: this directory's WAL ends in the current term,
     /// which was this node's.
     pub(crate) fn was_last_leader(&self) -> bool {
-        let mine = self.view.term.as_ref().is_some_and(|t| t.value.leader == self.config.name);
-        mine && self.durable.wal_term.is_some() && self.durable.wal_term == self.view.current_term()
+        let Some(record) = self.view.term.as_ref().map(|t| &t.value) else { return false };
+        // The term is on disk before anything is started under it: with the term before it, this
+        // node died in between, and nothing was written.
+        let wal = self.durable.wal_term;
+        record.leader == self.config.name
+            && wal.is_some()
+            && (wal == self.view.current_term() || wal == record.after)
     }
 
     /// The data directory was a primary's when it was last written.

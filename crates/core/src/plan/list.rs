@@ -1,7 +1,7 @@
 //! The leader keeps PostgreSQL's synchronous list and the published voters in step, in the order
 //! that `quorum` proves safe (contract 4.9; design, "The list").
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::cluster::{Key, Purpose, SyncState, Value};
 use crate::mutant::Mutant;
@@ -10,7 +10,7 @@ use crate::peer::PeerPg;
 use crate::policy::SynchronousMode;
 use crate::postgres::{PgOp, SyncNames};
 use crate::quorum::{self, Published, Step};
-use crate::{Duration, Instance, Lsn, NodeName};
+use crate::{Duration, Instance, NodeName};
 
 /// A listed node that stopped streaming keeps its place this long: a reconnect is no change.
 const KEEP_PLACE: Duration = Duration::millis(400);
@@ -46,7 +46,7 @@ impl Node {
         }
         match quorum::next(&published, &names, &wanted, count) {
             Step::Steady => {
-                if self.unpublished_in_this_term(&wanted) {
+                if self.unpublished_in_this_term(&wanted) || self.replaced_voter(&wanted) {
                     self.publish_when_caught_up(&published);
                 }
             }
@@ -154,10 +154,29 @@ impl Node {
         if *node == self.config.name || !self.view.members.contains_key(node) {
             return false;
         }
-        let current = self.peer_instance(node);
-        let admitted =
-            self.view.sync.as_ref().and_then(|s| s.value.voters.get(node).copied()).flatten();
-        current.is_some() && (admitted.is_none() || admitted == current)
+        self.peer_instance(node).is_some()
+    }
+
+    fn admitted(&self, node: &NodeName) -> Option<Instance> {
+        self.view.sync.as_ref().and_then(|s| s.value.voters.get(node).copied()).flatten()
+    }
+
+    /// A voter's data was replaced since it was admitted: it counts again once it has everything.
+    fn replaced_voter(&self, wanted: &BTreeSet<NodeName>) -> bool {
+        wanted.iter().any(|node| {
+            let admitted = self.admitted(node);
+            admitted.is_some() && admitted != self.peer_instance(node) && self.has_everything(node)
+        })
+    }
+
+    /// It streams, and has flushed what the leader had when the list in force came into force.
+    fn has_everything(&self, node: &NodeName) -> bool {
+        let Some((_, _, end)) = self.reign.as_ref().and_then(|r| r.list.effective.as_ref()) else {
+            return false;
+        };
+        self.primary().is_some_and(|p| {
+            p.senders.iter().any(|s| s.node == *node && s.streaming && s.flushed >= *end)
+        })
     }
 
     fn peer_instance(&self, node: &NodeName) -> Option<Instance> {
@@ -196,12 +215,11 @@ impl Node {
     /// acknowledged before the list in force.
     fn publish_when_caught_up(&mut self, value: &Published) {
         let Some(reign) = &self.reign else { return };
-        let Some((_, since, end)) = reign.list.effective.clone() else { return };
-        let Some(primary) = self.primary() else { return };
-        let flushed: BTreeMap<&NodeName, Lsn> =
-            primary.senders.iter().filter(|s| s.streaming).map(|s| (&s.node, s.flushed)).collect();
-        let has_it = |node: &NodeName| flushed.get(node).is_some_and(|at| *at >= end);
-        let ready = self.now.since(since) >= SETTLE && quorum::caught_up(value, has_it);
+        let Some((_, since, _)) = &reign.list.effective else { return };
+        let settled = self.now.since(*since) >= SETTLE;
+        // Whose data was replaced since it was admitted counts under the old life only.
+        let counts = |node: &NodeName| self.has_everything(node);
+        let ready = settled && quorum::caught_up(value, counts);
         if ready || self.breaks(Mutant::ShrinksTooEarly) {
             self.publish(value);
         }
@@ -212,9 +230,9 @@ impl Node {
             .voters
             .iter()
             .map(|node| {
-                let admitted =
-                    self.view.sync.as_ref().and_then(|s| s.value.voters.get(node).copied());
-                (node.clone(), admitted.flatten().or_else(|| self.peer_instance(node)))
+                let current = self.peer_instance(node);
+                let kept = self.admitted(node).filter(|_| !self.has_everything(node));
+                (node.clone(), kept.or(current))
             })
             .collect();
         let state =
