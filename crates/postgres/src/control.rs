@@ -1,4 +1,4 @@
-//! pg_control, read directly: PostgreSQL 13 to 17 (version 1300) and 18 (1800).
+//! pg_control, read directly: PostgreSQL 13 to 16 (version 1300), 17 (1700) and 18 (1800).
 //! Leaves what the states mean to the core.
 //!
 //! Offsets are those of `ControlFileData` (src/include/catalog/pg_control.h) on 64-bit little-endian
@@ -21,7 +21,7 @@ pub enum ControlError {
         source: std::io::Error,
     },
     /// A version that this program doesn't know.
-    #[error("{}: pg_control version {found}, expected 1300 (13 to 17) or 1800 (18)", .path.display())]
+    #[error("{}: version {found}, expected 1300, 1700 or 1800 (PostgreSQL 13 to 18)", .path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -95,7 +95,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<ControlFile, ControlError> {
         word.map(u64::from_le_bytes).ok_or_else(|| damaged("too short"))
     };
     let crc_at = match u32_at(8)? {
-        1300 => 288,
+        1300 | 1700 => 288,
+        // One more byte before the nonce: default_char_signedness.
         1800 => 292,
         found => return Err(ControlError::Version { path: path.to_owned(), found }),
     };

@@ -132,18 +132,28 @@ pub(crate) fn is_empty(data_dir: &Path) -> Result<bool, PgError> {
     }
 }
 
-/// Removes a `postmaster.pid` that a crash left. The caller has made sure that no process of ours
-/// lives in the directory; here the pid in the file is looked at once more, because PostgreSQL
-/// takes any living process of that number for a postmaster.
-pub(crate) fn remove_stale_pid_file(data_dir: &Path) -> Result<(), PgError> {
+/// Removes what a crash left and the next start would take for a living postmaster: PostgreSQL
+/// believes any process of that number, even a zombie. The caller has made sure that no process of
+/// ours lives in the directory; here the pid in the file is looked at once more.
+pub(crate) fn remove_stale_pid_file(settings: &Settings) -> Result<(), PgError> {
+    let data_dir = &settings.data_dir;
+    let living = pgherd_guard::living_in(data_dir);
     let path = data_dir.join("postmaster.pid");
-    let Some(text) = read_durable(&path)? else { return Ok(()) };
+    let text = read_durable(&path)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let pid: Option<i32> = text.lines().next().and_then(|line| line.trim().parse().ok());
-    let lives = pid.is_some_and(|pid| pgherd_guard::living_in(data_dir).contains(&pid));
-    if lives {
+    if pid.is_some_and(|pid| living.contains(&pid)) {
         let words = format!("{} names a living postmaster", path.display());
         return Err(PgError::failed(pgherd_core::postgres::PgFailureKind::ToolFailed, words));
     }
-    remove_durable(&path)
+    remove_durable(&path)?;
+    // The socket's lock file has the same form; line 2 names the data directory.
+    let socket = settings.socket_dir.join(format!(".s.PGSQL.{}", settings.port));
+    let lock = beside(&socket, ".lock");
+    let text = fs::read_to_string(&lock).unwrap_or_default();
+    if living.is_empty() && text.lines().nth(1).is_some_and(|dir| Path::new(dir) == data_dir) {
+        remove_durable(&socket)?;
+        remove_durable(&lock)?;
+    }
+    Ok(())
 }

@@ -37,7 +37,7 @@ impl Core {
         self.memory.forget().await;
         self.checkpoint_soon();
         if waits {
-            self.put_names_in_force(&life, wanted).await
+            self.put_names_in_force(&life, &sql, wanted).await
         } else {
             self.write_names(&life, wanted).await
         }

@@ -88,7 +88,7 @@ impl Core {
     fn begin_rewind(&self, settings: &crate::Settings) -> Result<bool, PgError> {
         let mark = settings.rewinding_mark();
         let again = mark.exists();
-        files::remove_stale_pid_file(&settings.data_dir)?;
+        files::remove_stale_pid_file(settings)?;
         write_durable(&mark, b"pg_rewind is at work, or was interrupted\n")?;
         // pg_rewind recovers an unclean directory in single-user mode, which refuses standbys.
         files::write_signal(&settings.data_dir, false)?;

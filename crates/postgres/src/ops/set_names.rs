@@ -36,7 +36,7 @@ impl Core {
         let (waited, waits) = (!now.trim().is_empty(), !wanted.names.is_empty());
         if waits && !(waited && life.waits_proven.load(Ordering::SeqCst)) {
             self.write_names(&life, &SyncNames::nobody()).await?;
-            self.put_names_in_force(&life, wanted).await?;
+            self.put_names_in_force(&life, &sql, wanted).await?;
         } else {
             self.write_names(&life, wanted).await?;
         }
@@ -51,9 +51,10 @@ impl Core {
     pub(super) async fn put_names_in_force(
         self: &Arc<Self>,
         life: &Life,
+        sql: &Sql,
         wanted: &SyncNames,
     ) -> Result<(), PgError> {
-        within(QUICK, "a commit that waits", self.see_a_wait()).await?;
+        within(QUICK, "a commit that waits", self.see_a_wait(sql)).await?;
         life.waits_proven.store(true, Ordering::SeqCst);
         if wanted.is_nobody() { Ok(()) } else { self.write_names(life, wanted).await }
     }
@@ -70,8 +71,8 @@ impl Core {
     }
 
     /// Commits nothing until a commit is seen to wait, then ends that wait.
-    async fn see_a_wait(&self) -> Result<(), PgError> {
-        let (probe, watcher) = (self.sql().await?, self.sql().await?);
+    async fn see_a_wait(&self, watcher: &Sql) -> Result<(), PgError> {
+        let probe = self.sql().await?;
         probe.rows("a probe commit", "SET synchronous_commit = on", QUICK).await?;
         let pid = probe.cell("a probe commit", "SELECT pg_backend_pid()", QUICK).await?;
         let waiting =

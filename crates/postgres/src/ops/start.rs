@@ -31,8 +31,8 @@ impl Core {
         let waits = !names.names.is_empty();
         let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
         let shape = Shape { names: first, standby: None, least: Vec::new() };
-        let life = self.start(shape, kills_seen).await?;
-        if waits { self.put_names_in_force(&life, names).await } else { Ok(()) }
+        let (life, sql) = self.start(shape, kills_seen).await?;
+        if waits { self.put_names_in_force(&life, &sql, names).await } else { Ok(()) }
     }
 
     /// A replica's list is the impossible one, so that a promotion begins with commits that wait.
@@ -49,7 +49,11 @@ impl Core {
         self.start(shape, kills_seen).await.map(|_| ())
     }
 
-    async fn start(self: &Arc<Self>, shape: Shape, kills_seen: u64) -> Result<Arc<Life>, PgError> {
+    async fn start(
+        self: &Arc<Self>,
+        shape: Shape,
+        kills_seen: u64,
+    ) -> Result<(Arc<Life>, Sql), PgError> {
         self.nothing_lives().await?;
         self.memory.forget().await;
         let core = Arc::clone(self);
@@ -60,7 +64,7 @@ impl Core {
                 return Err(PgError::failed(PgFailureKind::ToolFailed, words));
             }
             files::make_private(&settings.socket_dir)?;
-            files::remove_stale_pid_file(&settings.data_dir)?;
+            files::remove_stale_pid_file(settings)?;
             files::write_conf(settings, &shape)?;
             files::write_signal(&settings.data_dir, shape.standby.is_some())?;
             let log_from = std::fs::metadata(&settings.log_file).map_or(0, |log| log.len());
@@ -69,8 +73,8 @@ impl Core {
             Ok((life, log_from))
         })
         .await??;
-        self.wait_accepting(&life, log_from).await?;
-        Ok(life)
+        let sql = self.wait_accepting(&life, log_from).await?;
+        Ok((life, sql))
     }
 
     fn guard_spec(&self) -> GuardSpec {
@@ -93,16 +97,18 @@ impl Core {
     }
 
     /// Waits while there is progress: recovery can take long, standing still can't.
-    async fn wait_accepting(&self, life: &Life, log_from: u64) -> Result<(), PgError> {
+    async fn wait_accepting(&self, life: &Life, log_from: u64) -> Result<Sql, PgError> {
         let mut seen = String::new();
         let mut moved = Instant::now();
         loop {
             if !life.is_running() {
                 return Err(self.start_failed(log_from));
             }
-            if self.says_ready(life) && Sql::local(&self.settings, super::QUICK).await.is_ok() {
+            if self.says_ready(life)
+                && let Ok(sql) = self.sql().await
+            {
                 life.accepted.store(true, Ordering::SeqCst);
-                return Ok(());
+                return Ok(sql);
             }
             let now = progress_of(life);
             if now != seen {

@@ -55,8 +55,8 @@ impl Core {
             }
         }
         self.fence.sweep_unguarded(QUICK).await;
-        let data_dir = self.settings.data_dir.clone();
-        blocking(move || files::remove_stale_pid_file(&data_dir)).await?
+        let core = Arc::clone(self);
+        blocking(move || files::remove_stale_pid_file(&core.settings)).await?
     }
 
     fn postmaster_of(&self, living: &[i32]) -> Option<Pid> {

@@ -265,20 +265,26 @@ async fn full_disk() {
     };
     let herd = Herd::new();
     let node = herd.open(herd.settings_in("n1", small.as_ref())).await;
+    let filler = std::path::Path::new(&small).join("filler");
+    let fill = || std::fs::write(&filler, vec![0; 200 << 20]).unwrap_err();
+    let full = |result: PgOpResult| {
+        let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
+        assert_eq!(failure.kind, PgFailureKind::DiskFull, "{}", failure.detail);
+    };
+    fill();
+    full(node.execute(PgOp::Init).await);
+    std::fs::remove_file(&filler).unwrap();
     node.done(PgOp::Init).await;
     node.arm_for_ever();
     node.done(PgOp::StartPrimary { names: list(&[]) }).await;
-    // A clone of it doesn't fit beside it.
-    let filler = std::path::Path::new(&small).join("filler");
-    let _ = std::fs::write(&filler, vec![0; 200 << 20]);
+    node.sql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)").await;
+    fill();
+    // The failure comes with the next WAL segment: a PANIC, and recovery needs room too.
     let client = node.client().await;
-    let fill = "CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 100000)";
-    assert!(client.simple_query(fill).await.is_err());
-    node.done(PgOp::Kill).await;
-    // Recovery needs room too.
-    let result = node.execute(PgOp::StartPrimary { names: list(&[]) }).await;
-    let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
-    assert_eq!(failure.kind, PgFailureKind::DiskFull, "{}", failure.detail);
+    let switch = "INSERT INTO t VALUES (1); SELECT pg_switch_wal(); INSERT INTO t VALUES (1)";
+    while client.simple_query(switch).await.is_ok() {}
+    node.until("crashed", async || matches!(node.state().await, PgState::Stopped(_))).await;
+    full(node.execute(PgOp::StartPrimary { names: list(&[]) }).await);
     std::fs::remove_file(&filler).unwrap();
     node.done(PgOp::StartPrimary { names: list(&[]) }).await;
     node.done(PgOp::Stop).await;

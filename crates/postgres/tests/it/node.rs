@@ -132,10 +132,11 @@ impl Node {
     }
 
     pub(crate) async fn running(&self) -> RunningFacts {
-        match self.state().await {
-            PgState::Running(facts) => facts,
-            other => panic!("{} isn't running: {other:?}", self.settings.node),
-        }
+        let state = self.state().await;
+        let PgState::Running(facts) = state else {
+            panic!("{} isn't running: {state:?}", self.settings.node)
+        };
+        facts
     }
 
     pub(crate) async fn as_primary(&self) -> PrimaryFacts {
@@ -179,9 +180,9 @@ impl Node {
     pub(crate) async fn sql(&self, query: &str) -> String {
         let client = self.client().await;
         let messages = client.simple_query(query).await.unwrap();
-        let cell = |message: &tokio_postgres::SimpleQueryMessage| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        let cell = |message: &tokio_postgres::SimpleQueryMessage| {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
+            row.get(0).map(str::to_owned)
         };
         messages.iter().find_map(cell).unwrap_or_default()
     }
