@@ -6,6 +6,29 @@
 //! pb, convert    etcd's messages              embedded     the server for one machine
 //!                                             conformance  what every store has to do
 //! ```
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use pgherd_store::{Client, Compare, Op, Options, Txn, WatchEvent};
+//! use std::time::Duration;
+//!
+//! let client = Client::new(Options::new(vec!["http://127.0.0.1:2379".parse()?]));
+//! let within = Duration::from_secs(2);
+//! let lease = client.lease_grant(5, within).await?;
+//! let txn = Txn {
+//!     compare: vec![Compare::absent("/service/demo/leader")],
+//!     then: vec![Op::put_leased("/service/demo/leader", "node-1", lease.id)],
+//!     ..Txn::default()
+//! };
+//! let mine = client.txn(txn, within).await?.succeeded;
+//! let mut watcher = client.watch_prefix("/service/demo/");
+//! while let Some(event) = watcher.next().await {
+//!     if let WatchEvent::Changed { revision, events } = event {
+//!         println!("{mine} {revision} {events:?}");
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
 
 mod client;
 pub mod conformance;

@@ -264,8 +264,8 @@ fn header(version: u32) -> Vec<u8> {
 
 fn frame(record: &Record) -> Vec<u8> {
     let payload = record.encode_to_vec();
-    // A request has at most 2 MiB and a batch at most 64 of them, so the length fits; a snapshot of
-    // 4 GiB would not have fitted into memory thrice.
+    // It fits: a request has at most 2 MiB, a batch at most 64 of them, and the state is bounded far
+    // below 4 GiB.
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = Vec::with_capacity(FRAME + payload.len());
     bytes.extend(length);

@@ -35,7 +35,7 @@ pub use listen::{Listen, ListenError};
 pub use record::{Change, Effects, LeaseRow};
 pub use refusal::Refusal;
 pub use serve::ServeError;
-pub use state::{Done, Lease, MAX_TTL_SECS, MIN_TTL_SECS, State, Write};
+pub use state::{Done, Lease, MAX_BYTES, MAX_TTL_SECS, MIN_TTL_SECS, State, Write};
 pub use writer::Identity;
 
 use journal::{Journal, Lock};

@@ -45,6 +45,9 @@ pub enum Refusal {
     /// The revision is still to come.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
+    /// The keys and values need more room than the store gives them.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
     /// Something that etcd has and we don't.
     #[error("the embedded store does not support {0}; use etcd for that")]
     Unsupported(&'static str),
@@ -64,6 +67,7 @@ impl From<Refusal> for Status {
             Refusal::LeaseNotFound => Code::NotFound,
             Refusal::LeaseExists => Code::FailedPrecondition,
             Refusal::TtlTooLarge | Refusal::Compacted | Refusal::FutureRevision => Code::OutOfRange,
+            Refusal::NoSpace => Code::ResourceExhausted,
             Refusal::Unsupported(_) => Code::Unimplemented,
         };
         Self::new(code, refusal.to_string())

@@ -22,6 +22,10 @@ pub const MIN_TTL_SECS: i64 = 1;
 /// The longest, as etcd has it.
 pub const MAX_TTL_SECS: i64 = 9_000_000_000;
 
+/// What keys and values may need together; an agent's cluster needs some kilobytes. All of it must
+/// fit into memory three times, and into one record of the journal.
+pub const MAX_BYTES: usize = 256 << 20;
+
 /// A request that changes something.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -74,6 +78,8 @@ pub struct State {
     revision: i64,
     kvs: BTreeMap<Bytes, KeyValue>,
     leases: BTreeMap<i64, Lease>,
+    /// Of keys and values.
+    bytes: usize,
 }
 
 impl State {
@@ -221,6 +227,7 @@ impl State {
 
     fn put(&mut self, kv: KeyValue) -> Option<KeyValue> {
         let before = self.remove(&kv.key);
+        self.bytes += kv.key.len() + kv.value.len();
         if let Some(lease) = self.leases.get_mut(&kv.lease) {
             lease.keys.insert(kv.key.clone());
         }
@@ -230,6 +237,7 @@ impl State {
 
     fn remove(&mut self, key: &Bytes) -> Option<KeyValue> {
         let before = self.kvs.remove(key)?;
+        self.bytes -= before.key.len() + before.value.len();
         if let Some(lease) = self.leases.get_mut(&before.lease) {
             lease.keys.remove(key);
         }
@@ -310,6 +318,10 @@ impl State {
     }
 
     fn check_put(&self, put: &PutRequest) -> Result<(), Refusal> {
+        // Looked at for each put alone: a transaction may pass the limit by its own size.
+        if self.bytes + put.key.len() + put.value.len() > MAX_BYTES {
+            return Err(Refusal::NoSpace);
+        }
         if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(Refusal::LeaseNotFound);
         }

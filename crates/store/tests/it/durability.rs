@@ -164,6 +164,10 @@ async fn one_directory_has_one_server_and_one_socket_one_owner() {
     let socket = server.socket.clone();
     server.stop().await;
     assert!(!socket.exists());
+    // What a killed server leaves behind is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert!(socket.exists());
+    drop(Listen::unix(&socket).await.unwrap());
     Server::open(dir.path().join("data")).unwrap();
 }
 

@@ -8,5 +8,6 @@ mod durability;
 mod etcd;
 mod etcdctl;
 mod failover;
+mod model;
 mod support;
 mod watch;

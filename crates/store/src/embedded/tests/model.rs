@@ -123,3 +123,22 @@ fn the_past_is_bounded_and_compacted() {
     assert_eq!(history.compact(10_000, 10_101), Err(Refusal::Compacted));
     assert_eq!(history.compact(10_102, 10_101), Err(Refusal::FutureRevision));
 }
+
+#[test]
+fn a_full_store_refuses_puts_and_takes_deletes() {
+    let mut state = State::at_revision(1);
+    let value = Bytes::from(vec![0; 64 << 20]);
+    let put = |key: &'static str| {
+        let put = pb::PutRequest { key: key.into(), value: value.clone(), ..Default::default() };
+        let success = vec![pb::RequestOp { request: Some(Request::Put(put)) }];
+        Write::Txn(pb::TxnRequest { success, ..Default::default() })
+    };
+    for key in ["a", "b", "c"] {
+        state.execute(NOW, put(key)).unwrap();
+    }
+    assert_eq!(state.execute(NOW, put("d")), Err(Refusal::NoSpace));
+    let delete = pb::DeleteRangeRequest { key: "a".into(), ..Default::default() };
+    let success = vec![pb::RequestOp { request: Some(Request::DeleteRange(delete)) }];
+    state.execute(NOW, Write::Txn(pb::TxnRequest { success, ..Default::default() })).unwrap();
+    state.execute(NOW, put("d")).unwrap();
+}
