@@ -114,6 +114,7 @@ impl Node {
         if self.running().is_some() {
             if reason == Reason::RewindImpossible {
                 self.diverged = true;
+                self.backoff.repaired = false;
                 self.backoff.rewind_impossible = true;
             }
             self.start_op(PgOp::Stop);
@@ -137,6 +138,7 @@ impl Node {
             return Reason::WaitingForLeader;
         }
         self.diverged = true;
+        self.backoff.repaired = false;
         if self.backoff.rewind_impossible {
             return self.copy_anew(leader, Reason::RewindImpossible);
         }
