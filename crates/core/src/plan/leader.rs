@@ -169,7 +169,11 @@ impl Node {
     /// The same reign, but PostgreSQL starts again: what it recovers must be on the voters before
     /// clients see it.
     pub(crate) fn begin_anew(&mut self) {
-        let voters = self.view.sync.as_ref().is_some_and(|s| s.value.names_voters());
+        // A list under way may name voters that the view doesn't show yet.
+        let under_way = self.sync_uncertain
+            || self.in_flight(crate::cluster::Purpose::PublishSync) > 0
+            || self.view_lags();
+        let voters = under_way || self.view.sync.as_ref().is_some_and(|s| s.value.names_voters());
         let gated = self.policy().synchronous() && (voters || self.view_strict());
         let gate = gated.then_some(self.view.revision);
         let now = self.now;

@@ -46,7 +46,7 @@ impl Node {
         }
         match quorum::next(&published, &names, &wanted, count) {
             Step::Steady => {
-                if self.unpublished_in_this_term(&wanted) || self.replaced_voter(&wanted) {
+                if self.unpublished_since_gate() || self.replaced_voter(&wanted) {
                     self.publish_when_caught_up(&published);
                 }
             }
@@ -68,10 +68,9 @@ impl Node {
     }
 
     /// The list and the key agree, but the key was written before this primary began.
-    fn unpublished_in_this_term(&self, wanted: &BTreeSet<NodeName>) -> bool {
+    fn unpublished_since_gate(&self) -> bool {
         let at = self.view.sync.as_ref().map_or(0, |s| s.modified.0);
-        let gated = self.reign.as_ref().and_then(|r| r.gate).is_some_and(|gate| at <= gate.0);
-        gated && !wanted.is_empty()
+        self.reign.as_ref().and_then(|r| r.gate).is_some_and(|gate| at <= gate.0)
     }
 
     fn published(&self) -> Published {
