@@ -4,7 +4,7 @@
 use pgherd_core::cluster::Key;
 use pgherd_core::peer::{PeerLost, PeerMessage, PledgeAnswer};
 use pgherd_core::{
-    Action, Decision, Durable, Input, NodeName, RequestId, StoreOutcome, StoreRequest, Time,
+    Action, Decision, Durable, Input, NodeName, Reason, RequestId, StoreOutcome, StoreRequest, Time,
 };
 
 use crate::clock::Micros;
@@ -67,10 +67,18 @@ impl World {
     fn decided(&mut self, node: Ix, decision: &Decision) {
         invariants::one_decision_reason::check(self, node, decision);
         self.hash = self.hash.rotate_left(5) ^ (decision.situation as u64 + 77);
-        self.story(|| {
+        let passing = matches!(decision.reason, Reason::WaitingForFacts | Reason::Busy);
+        if passing {
+            return;
+        }
+        if self.story.is_some() {
             let term = decision.term.map_or(String::new(), |t| format!(" (term {t})"));
-            format!("n{} {}: {}{term}", node + 1, decision.situation, decision.reason)
-        });
+            let words = format!("n{} {}: {}{term}", node + 1, decision.situation, decision.reason);
+            if self.ledger.last_told[node] != words {
+                self.ledger.last_told[node].clone_from(&words);
+                self.story(|| words);
+            }
+        }
     }
 
     fn persist(&mut self, node: Ix, seq: u64, record: Durable) {

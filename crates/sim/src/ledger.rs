@@ -78,6 +78,8 @@ pub(crate) struct Ledger {
     pub(crate) acks: Vec<(Wal, bool)>,
     pub(crate) last_ack: Micros,
     pub(crate) last_decision: Vec<Option<pgherd_core::Decision>>,
+    /// The last decision of each node that a scenario told.
+    pub(crate) last_told: Vec<String>,
     pub(crate) operator_until: Micros,
 }
 
@@ -93,6 +95,7 @@ impl Ledger {
             acks: Vec::new(),
             last_ack: 0,
             last_decision: vec![None; nodes],
+            last_told: vec![String::new(); nodes],
             operator_until: 0,
         }
     }

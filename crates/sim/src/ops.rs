@@ -34,7 +34,7 @@ impl World {
             .then_some(PgFailureKind::ToolFailed);
         let number = self.number();
         let pg = self.nodes[node].pg.life;
-        let anyway = self.rng.permille(300);
+        let anyway = self.rng.permille(300) || op == PgOp::Stop;
         let mut running = Running { number, id, op, term, life, pg, fails, anyway };
         if let Err(kind) = self.op_effect_begin(node, &mut running, takes) {
             running.fails = Some(kind);
@@ -261,7 +261,9 @@ impl World {
         let pg = &self.nodes[node].pg;
         let Run::Stopping { primary: true } = pg.run else { return false };
         let end = pg.dir.as_ref().map_or(Lsn::ZERO, |d| d.wal.end);
-        pg.senders.iter().flatten().any(|s| s.flushed < end)
+        let must = pg.senders.iter().flatten().any(|s| s.flushed < end);
+        note!(self, "n{} stop: must wait {must} {end} {:?}", node + 1, self.nodes[node].pg.senders);
+        must
     }
 
     pub(crate) fn op_observe(&mut self, node: Ix, life: u32) {

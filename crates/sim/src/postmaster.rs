@@ -147,6 +147,7 @@ impl World {
                 (Run::Stopping { primary: false }, true) => {
                     dir.control = ControlState::ShutDownInRecovery;
                     dir.min_recovery_end = replayed.min(dir.wal.end);
+                    dir.control_timeline = self.branches.timeline(dir.wal.branch);
                 }
                 (Run::Replica | Run::Zombie { primary: false }, _) => {
                     dir.min_recovery_end = replayed.min(dir.wal.end);

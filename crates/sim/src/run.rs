@@ -218,14 +218,23 @@ impl World {
         Ok(())
     }
 
+    /// How many writes that waited for standbys the present leader lacks.
+    pub(crate) fn lost_writes(&self) -> usize {
+        self.lost(true)
+    }
+
+    fn lost(&self, waited: bool) -> usize {
+        let Some(has) = self.leader().and_then(|leader| self.nodes[leader].pg.wal()) else {
+            return 0;
+        };
+        let lost = |ack: &&(Wal, bool)| ack.1 == waited && !self.branches.contains(has, ack.0);
+        self.ledger.acks.iter().filter(lost).count()
+    }
+
     /// Counts what the final leader lacks.
     fn count_lost(&mut self) {
-        let Some(leader) = self.leader() else { return };
-        let Some(has) = self.nodes[leader].pg.wal() else { return };
-        let lost = |wal: &Wal| !self.branches.contains(has, *wal);
-        let waited = self.ledger.acks.iter().filter(|(wal, waited)| *waited && lost(wal)).count();
-        let alone = self.ledger.acks.iter().filter(|(wal, waited)| !*waited && lost(wal)).count();
-        self.stats.lost_async += alone as u64;
+        self.stats.lost_async += self.lost(false) as u64;
+        let waited = self.lost(true);
         if waited > 0 && self.stats.sometimes.operator == 0 {
             self.broken(PRESENT, format!("{waited} writes are gone"));
         }

@@ -197,6 +197,7 @@ impl World {
             dir.known = dir.known.max(timeline);
         }
         note!(self, "n{} streams from n{}", node + 1, up + 1);
+        self.story(|| format!("n{} streams from n{}", node + 1, up + 1));
         self.reply(node, up, conn);
         self.queue.after(1_000, Event::Poke { node: up, to: node, conn });
     }
