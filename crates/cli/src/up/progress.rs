@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use pgherd_api::{Cluster, MemberInfo};
 use pgherd_core::cluster::{Accession, MemberRole, MemberState, ReignEnd};
-use pgherd_core::{NodeName, Term};
+use pgherd_core::{NodeName, Revision, Term};
 
 /// What was last seen, so that only changes are told.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// Keys that were written no later than this are an earlier life's, and say nothing of now.
+    since: Revision,
     labels: BTreeMap<NodeName, String>,
     reign: Option<(NodeName, Term)>,
     serving: Option<Term>,
@@ -17,6 +19,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Tells only what is written after that revision.
+    pub(crate) fn since(since: Revision) -> Self {
+        Self { since, ..Self::default() }
+    }
+
     /// The lines that a new view is worth.
     pub(crate) fn take(&mut self, cluster: &Cluster) -> Vec<String> {
         let mut lines = Vec::new();
@@ -32,7 +39,7 @@ impl Progress {
     }
 
     fn members(&mut self, cluster: &Cluster, lines: &mut Vec<String>) {
-        for (name, info) in cluster.members() {
+        for (name, info) in current_members(cluster, self.since) {
             let label = label(info);
             if self.labels.get(name) != Some(&label) {
                 lines.push(format!("{name}: {label}"));
@@ -51,7 +58,10 @@ impl Progress {
 
     fn reign(&mut self, cluster: &Cluster, lines: &mut Vec<String>) {
         let view = cluster.view();
-        let reign = view.leader.as_ref().map(|l| l.value.clone()).zip(view.current_term());
+        let written = |keyed: Revision| keyed > self.since;
+        let lives = view.current_beat().is_some_and(|beat| written(beat.modified));
+        let leader = view.leader.as_ref().filter(|leader| lives || written(leader.modified));
+        let reign = leader.map(|l| l.value.clone()).zip(view.current_term());
         if reign != self.reign {
             match (&self.reign, &reign) {
                 (Some((old, _)), None) => {
@@ -71,13 +81,22 @@ impl Progress {
             self.reign = reign;
         }
         let beat = view.current_beat();
-        let serving = beat.filter(|b| b.value.serving && b.value.ended.is_none());
+        let serving = beat.filter(|b| b.modified > self.since);
+        let serving = serving.filter(|b| b.value.serving && b.value.ended.is_none());
         let serving = serving.and_then(|_| view.current_term());
         if serving.is_some() && serving != self.serving {
             let name = view.leader.as_ref().map(|l| l.value.to_string()).unwrap_or_default();
             lines.push(format!("{name} takes writes"));
         }
         self.serving = serving;
+    }
+
+    /// How many members stream from the leader, or lead.
+    pub(super) fn in_place(&self, cluster: &Cluster) -> usize {
+        let leader = self.leader();
+        let streams = |m: &MemberInfo| m.replication_state.as_deref() == Some("streaming");
+        let members = current_members(cluster, self.since);
+        members.filter(|(name, info)| leader == Some(name) || streams(info)).count()
     }
 
     /// Somebody leads and lets clients in.
@@ -98,13 +117,13 @@ pub(super) fn has_voters(cluster: &Cluster) -> bool {
     !synchronous || view.sync.as_ref().is_some_and(|sync| sync.value.names_voters())
 }
 
-/// How many members stream from the leader, or lead.
-pub(super) fn in_place(cluster: &Cluster) -> usize {
+fn current_members(
+    cluster: &Cluster,
+    since: Revision,
+) -> impl Iterator<Item = (&NodeName, &MemberInfo)> {
     let view = cluster.view();
-    let leader = view.leader.as_ref().map(|l| &l.value);
-    let streams = |m: &&MemberInfo| m.replication_state.as_deref() == Some("streaming");
-    let in_place = |m: &&MemberInfo| leader == Some(&m.name) || streams(m);
-    cluster.members().values().filter(in_place).count()
+    let written = move |name: &NodeName| view.members.get(name).map(|key| key.modified);
+    cluster.members().iter().filter(move |(name, _)| written(name) > Some(since))
 }
 
 fn label(info: &MemberInfo) -> String {

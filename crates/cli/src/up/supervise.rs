@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::children::{ChildEvent, Job, Kept};
 use super::layout::{Layout, Marker};
-use super::progress::{Progress, has_voters, in_place};
+use super::progress::{Progress, has_voters};
 use crate::args::Format;
 use crate::ctl::list;
 use crate::live::{self, Live, News};
@@ -47,6 +47,7 @@ struct Herd<'a> {
     store: Kept,
     router: Kept,
     agents: Vec<Kept>,
+    sender: mpsc::Sender<ChildEvent>,
     events: mpsc::Receiver<ChildEvent>,
     live: Live,
     progress: Progress,
@@ -73,15 +74,9 @@ impl<'a> Herd<'a> {
         let (sender, events) = mpsc::channel(EVENTS_BOUND);
         let layout = run.layout;
         let store = Kept::start(store_job(&run), sender.clone());
-        let agents = run.marker.nodes.iter().map(|node| {
-            let file = layout.node_file(&node.name);
-            let log = layout.node(&node.name).join("agent.log");
-            Kept::start(file_job(&run, &node.name, "agent", &file, log), sender.clone())
-        });
-        let agents = agents.collect();
         let file = layout.router_file();
         let job = file_job(&run, "router", "router", &file, layout.log().join("router.log"));
-        let router = Kept::start(job, sender);
+        let router = Kept::start(job, sender.clone());
         let endpoint = format!("unix://{}", layout.store_socket().display());
         let client = live::client(&StoreSettings { endpoints: vec![endpoint], login: None })?;
         let id = ClusterId { namespace: "service".to_owned(), scope: run.marker.scope.clone() };
@@ -91,7 +86,8 @@ impl<'a> Herd<'a> {
             printer,
             store,
             router,
-            agents,
+            agents: Vec::new(),
+            sender,
             events,
             live,
             progress: Progress::default(),
@@ -123,14 +119,31 @@ impl<'a> Herd<'a> {
 
     fn news(&mut self, news: &News) -> Outcome {
         // Losing the store is told by its process's end; before the start is complete it is normal.
-        if *news == News::Cluster
-            && let Some(cluster) = self.live.cluster()
-        {
+        if *news != News::Cluster {
+            return Ok(());
+        }
+        if self.agents.is_empty() {
+            self.start_agents();
+        }
+        if let Some(cluster) = self.live.cluster() {
             for line in self.progress.take(cluster) {
                 self.say(&line)?;
             }
         }
         Ok(())
+    }
+
+    /// The agents start when the store has shown what it holds: whatever is written later is theirs.
+    fn start_agents(&mut self) {
+        let revision = self.live.cluster().map(|cluster| cluster.view().revision);
+        self.progress = Progress::since(revision.unwrap_or_default());
+        let (run, layout) = (&self.run, self.run.layout);
+        let agents = run.marker.nodes.iter().map(|node| {
+            let file = layout.node_file(&node.name);
+            let log = layout.node(&node.name).join("agent.log");
+            Kept::start(file_job(run, &node.name, "agent", &file, log), self.sender.clone())
+        });
+        self.agents = agents.collect();
     }
 
     /// While starting: is the router there, does everybody stream?
@@ -142,7 +155,7 @@ impl<'a> Herd<'a> {
                 self.say("the router listens")?;
             }
         }
-        let there = self.live.cluster().map_or(0, in_place);
+        let there = self.live.cluster().map_or(0, |cluster| self.progress.in_place(cluster));
         let all = self.run.marker.nodes.len();
         let voters = all == 1 || self.live.cluster().is_some_and(has_voters);
         if self.router_up && self.progress.serving() && there == all && voters {

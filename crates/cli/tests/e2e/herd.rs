@@ -23,6 +23,7 @@ pub(crate) struct Herd {
     pub(crate) dir: PathBuf,
     pub(crate) ports: [u16; 3],
     up: Option<Child>,
+    starts: usize,
 }
 
 /// One row of `ctl list -f json`.
@@ -79,7 +80,14 @@ impl Herd {
         // PostgreSQL's user must get through when the test runs as root.
         fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let dir = outer.path().join("herd");
-        Self { program: program.to_owned(), dir, _outer: outer, ports: free_ports(), up: None }
+        Self {
+            program: program.to_owned(),
+            dir,
+            _outer: outer,
+            ports: free_ports(),
+            up: None,
+            starts: 0,
+        }
     }
 
     /// Starts `up` and waits until every member is in its place.
@@ -98,7 +106,13 @@ impl Herd {
             .spawn()
             .unwrap();
         self.up = Some(up);
-        self.wait_whole();
+        let ready = |herd: &Self| {
+            let text = fs::read_to_string(herd.up_log()).unwrap_or_default();
+            // Each start writes its own.
+            text.matches("Ready after ").count() > herd.starts
+        };
+        self.wait_until("up never said that it was ready", ready);
+        self.starts += 1;
         begin.elapsed()
     }
 
@@ -140,8 +154,20 @@ impl Herd {
         self.members().into_iter().find(|m| m.role == "Leader").map(|m| m.name)
     }
 
-    /// One leader that runs, two replicas that stream.
+    /// One leader that runs, two replicas that stream; by the store's word, and by PostgreSQL's.
     pub(crate) fn is_whole(&self) -> bool {
+        self.seems_whole() && self.streams() == 2
+    }
+
+    /// Replicas that PostgreSQL itself says it streams to.
+    fn streams(&self) -> i64 {
+        let query = "SELECT count(*) FROM pg_stat_replication \
+                     WHERE state = 'streaming' AND application_name LIKE 'node%'";
+        let port = crate::writer::config(self.ports[0], &self.password());
+        crate::writer::number_now(&port, query).unwrap_or(0)
+    }
+
+    fn seems_whole(&self) -> bool {
         let members = self.members();
         let leads = members.iter().filter(|m| m.role == "Leader" && m.state == "running").count();
         let stream = members.iter().filter(|m| m.role != "Leader" && m.state == "streaming");
@@ -149,12 +175,16 @@ impl Herd {
     }
 
     pub(crate) fn wait_whole(&mut self) {
+        self.wait_until("not whole", Self::is_whole);
+    }
+
+    fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let begin = Instant::now();
-        while !self.is_whole() {
+        while !done(self) {
             if let Some(status) = self.up.as_mut().and_then(|up| up.try_wait().unwrap()) {
                 panic!("up ended: {status}\n{}", self.everything());
             }
-            assert!(begin.elapsed() < WHOLE, "not whole in {WHOLE:?}\n{}", self.everything());
+            assert!(begin.elapsed() < WHOLE, "{what} in {WHOLE:?}\n{}", self.everything());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -206,7 +236,7 @@ impl Herd {
     pub(crate) fn hurt(&self, fault: Fault) -> (String, Instant) {
         let leader = self.leader().expect("a leader to hurt");
         let postmaster = self.postmaster(&leader);
-        let tree = || postmaster.map(|pid| tree(pid)).unwrap_or_default();
+        let tree = || postmaster.map(tree).unwrap_or_default();
         let agent = self.agent(&leader);
         let kill = |pids: &[i32]| pids.iter().for_each(|p| send(p.cast_unsigned(), Signal::KILL));
         let begin = Instant::now();
@@ -329,7 +359,14 @@ fn living_below(dir: &Path) -> Vec<i32> {
         let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
         cwd.is_ok_and(|cwd| within(&cwd.to_string_lossy()))
     };
-    let ours = |pid: &i32| *pid != own && (words(*pid).iter().any(|w| within(w)) || settled(pid));
+    // The store is told of the nodes' locks, and is none of their processes.
+    let store = |words: &[String]| words.get(1).is_some_and(|w| w == "store");
+    let named = |pid: &i32| {
+        let words = words(*pid);
+        let count = if store(&words) { words.len().min(8) } else { words.len() };
+        words[..count].iter().any(|w| within(w))
+    };
+    let ours = |pid: &i32| *pid != own && (named(pid) || settled(pid));
     pids().into_iter().filter(ours).collect()
 }
 

@@ -76,15 +76,24 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// Runs a query that gives a number, once.
+pub(crate) fn number_now(config: &Config, query: &str) -> Option<i64> {
+    runtime().block_on(async {
+        let client = connect(config).await?;
+        let row = timeout(CONNECT_LIMIT, client.query_one(query, &[])).await.ok()?.ok()?;
+        Some(row.get(0))
+    })
+}
+
 /// Runs a query that gives numbers; tries again until `limit` is over.
 pub(crate) fn numbers(config: &Config, query: &str, limit: Duration) -> Vec<i64> {
     let until = Instant::now() + limit;
     runtime().block_on(async {
         loop {
             if let Some(client) = connect(config).await {
-                match timeout(Duration::from_secs(10), client.query(query, &[])).await {
-                    Ok(Ok(rows)) => return rows.iter().map(|row| row.get(0)).collect(),
-                    Ok(Err(_)) | Err(_) => {}
+                let answer = timeout(Duration::from_secs(10), client.query(query, &[])).await;
+                if let Ok(Ok(rows)) = answer {
+                    return rows.iter().map(|row| row.get(0)).collect();
                 }
             }
             assert!(Instant::now() < until, "no answer to {query} within {limit:?}");

@@ -1,6 +1,8 @@
 //! The binary from outside: help, mistakes in arguments, and what `up` refuses before it changes
 //! anything. Nothing here starts PostgreSQL.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
