@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pgherd_core::cluster::{Accession, ClusterView};
+use pgherd_core::cluster::ClusterView;
 use pgherd_core::{Lsn, Term};
 
 use crate::clock::Micros;
@@ -106,6 +106,7 @@ impl World {
             if now.saturating_sub(since) > PATIENCE {
                 self.clients[client].waits = None;
                 self.clients[client].session = None;
+                self.stats.sometimes.blocked += 1;
             }
             return;
         }
@@ -229,10 +230,5 @@ impl World {
         if protected {
             self.ledger.seen(seen);
         }
-    }
-
-    /// The kind of the present term's beginning.
-    pub(crate) fn accession(&self) -> Option<Accession> {
-        self.store.view().term.as_ref().map(|t| t.value.by)
     }
 }

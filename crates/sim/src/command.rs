@@ -193,8 +193,10 @@ fn mutants(words: &Words) -> ExitCode {
         let first = words.from.unwrap_or(1);
         let caught = (first..=most).find_map(|number| {
             report::progress(&format!("{mutant:?}: seed {number}"));
-            let outcome = seed(number, wanted);
-            outcome.violation.map(|v| (number, v))
+            let violation = seed(number, wanted).violation?;
+            // What the laws as they are break too proves nothing.
+            let sound = Wanted { mutant: None, ..words.wanted };
+            seed(number, sound).violation.is_none().then_some((number, violation))
         });
         report::progress("");
         let name = format!("{mutant:?}");

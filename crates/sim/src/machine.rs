@@ -74,6 +74,8 @@ pub(crate) struct Machine {
     pub(crate) guard: Guard,
     pub(crate) pg: Pg,
     pub(crate) ops: Vec<Running>,
+    /// When the agent heard of an operation's end, on its clock.
+    pub(crate) op_ended: Time,
     /// Operations take so many times longer.
     pub(crate) slow: u64,
 }
@@ -92,6 +94,7 @@ impl Machine {
             guard: Guard::default(),
             pg: Pg::new(),
             ops: Vec::new(),
+            op_ended: Time(0),
             slow: 1,
         }
     }
@@ -110,7 +113,7 @@ impl World {
         }
         let config = NodeConfig {
             name: self.names[node].clone(),
-            nofailover: false,
+            nofailover: self.options.nofailover == Some(node),
             founding_policy: self.options.policy.clone(),
             may_found: true,
             seed: self.rng.next(),
@@ -172,6 +175,13 @@ impl World {
         }
         if machine.agent.node.is_none() {
             return;
+        }
+        match &input {
+            Input::Postgres(facts) if facts.at < machine.op_ended => {
+                self.stats.sometimes.stale_facts += 1;
+            }
+            Input::OpDone { .. } => machine.op_ended = now,
+            _ => {}
         }
         if self.tracing()
             && let Some(words) = crate::report::input(&input)

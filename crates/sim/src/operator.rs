@@ -4,6 +4,7 @@ use pgherd_core::Input;
 use pgherd_core::cluster::{FailoverRequest, Key, Value};
 
 use crate::event::{Event, Ix};
+use crate::faults::Family;
 use crate::world::{World, note};
 
 impl World {
@@ -21,6 +22,10 @@ impl World {
                 let stale = self.rng.permille(100);
                 let leader = if stale { Some(node) } else { self.leader() };
                 self.ask_failover(leader, member);
+                if let Some(leader) = leader.filter(|_| self.rng.permille(300)) {
+                    let lasts = self.rng.between(500_000, 8_000_000);
+                    self.strike(Family::CutPg, leader, lasts);
+                }
             }
             5 => self.pause(true),
             6 => {

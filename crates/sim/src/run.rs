@@ -77,11 +77,13 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
         pause: false,
     };
     let length = rng.between(30_000_000, 120_000_000);
+    let nofailover = (nodes > 2 && rng.permille(100)).then_some(nodes - 1);
     let options = Options {
         seed,
         nodes,
         policy,
         mutant: wanted.mutant,
+        nofailover,
         clients: true,
         plain_clocks: false,
     };
@@ -113,6 +115,9 @@ fn once(seed: u64, wanted: Wanted, trace: Trace) -> Outcome {
         p.synchronous_node_count,
         p.maximum_lag_on_failover
     );
+    if options.nofailover.is_some() {
+        words.push_str(", the last may not lead");
+    }
     let mut world = World::new(options);
     world.trace = trace;
     world.faults.write_bytes = 2_000;

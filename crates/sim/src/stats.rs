@@ -33,7 +33,7 @@ counters! {
     guard_fired: "guard killed at its deadline",
     degraded: "degraded to no voters",
     voters_again: "voters named again",
-    strict_block: "commits blocked for want of a voter",
+    blocked: "commit waited for 5 s",
     zombies: "backends outlived their postmaster",
     agent_crash: "agent crashed",
     agent_freeze: "agent frozen",

@@ -26,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) nodes: usize,
     pub(crate) policy: Policy,
     pub(crate) mutant: Option<Mutant>,
+    /// A node that may never lead.
+    pub(crate) nofailover: Option<Ix>,
     /// Clients write by themselves.
     pub(crate) clients: bool,
     /// All clocks are the world's.

@@ -345,7 +345,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
         }
     }
     let options =
-        Options { seed, nodes, policy, mutant: None, clients: true, plain_clocks: true };
+        Options { seed, nodes, policy, mutant: None, nofailover: None, clients: true, plain_clocks: true };
     let mut world = World::new(options);
     world.faults.write_bytes = 2_000;
     world.story = Some(Vec::new());
