@@ -449,6 +449,11 @@ impl Node {
 
     pub(crate) fn decide(&mut self, situation: Situation, reason: Reason) {
         let term = self.view.current_term();
+        // Between an operation and the next look at PostgreSQL nothing is decided: what was holds.
+        let pending = matches!(reason, Reason::WaitingForFacts | Reason::Busy);
+        if pending && self.decision.situation == situation && self.decision.term == term {
+            return;
+        }
         if self.decision.situation != situation
             || self.decision.reason != reason
             || self.decision.term != term

@@ -254,9 +254,8 @@ impl Registry {
             Port::Write => match &closures.write {
                 WriteClosure::Nothing => None,
                 WriteClosure::All => Some(Closed::LeaderChanged),
-                WriteClosure::AllBut(name, term) => {
-                    let stays = group.member == *name && group.term == Some(*term);
-                    (!stays).then_some(Closed::LeaderChanged)
+                WriteClosure::AllBut(name) => {
+                    (group.member != *name).then_some(Closed::LeaderChanged)
                 }
             },
             Port::Read => closures.read.contains(&group.member).then_some(Closed::MemberGone),

@@ -98,8 +98,8 @@ pub struct Closures {
 pub enum WriteClosure {
     /// The reign goes on: none.
     Nothing,
-    /// Every session that doesn't belong to this reign.
-    AllBut(NodeName, Term),
+    /// Every session to another member than this leader.
+    AllBut(NodeName),
     /// There is no reign: all.
     All,
 }
@@ -204,9 +204,10 @@ fn target(member: &MemberRoute, leader: Option<&LeaderRoute>) -> Arc<Target> {
 
 /// Which sessions end when `old` becomes `new`.
 ///
-/// Write sessions belong to one reign: they end when the leader key shows another one, and when it
-/// is gone, because then the reign is over. A leader that merely stops serving (a restart in place)
-/// keeps what is left of its sessions. Read sessions end only with their member: lag comes and
+/// Write sessions end when the leader key shows another member, and when it is gone, because then
+/// the reign is over. The same member under a new term keeps them: its agent was restarted, and where
+/// PostgreSQL was too, its sessions ended by themselves. A leader that merely stops serving keeps
+/// what is left of them as well. Read sessions end only with their member: lag comes and
 /// goes, and a replica that becomes leader still answers reads.
 #[must_use]
 pub fn diff(old: &Topology, new: &Topology) -> Closures {
@@ -215,7 +216,7 @@ pub fn diff(old: &Topology, new: &Topology) -> Closures {
         (was, is) if was == is => WriteClosure::Nothing,
         // A view from the past ends nothing: the newer reign goes on.
         (Some((_, was)), Some((_, is))) if is < was => WriteClosure::Nothing,
-        (_, Some((name, term))) => WriteClosure::AllBut(name, term),
+        (_, Some((name, _))) => WriteClosure::AllBut(name),
         (_, None) => WriteClosure::All,
     };
     let gone = |m: &&MemberRoute| !new.members.iter().any(|n| n.name == m.name);

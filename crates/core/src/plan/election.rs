@@ -19,6 +19,8 @@ const AGENT_SILENT: Duration = Duration::millis(500);
 const AGENT_GONE: Duration = Duration::millis(150);
 /// A peer that was never heard may still be connecting.
 const NEVER_HEARD: Duration = Duration::millis(1_500);
+/// How long the others have to say where they stand.
+const ROLL_CALL: Duration = Duration::millis(150);
 /// A better candidate that doesn't try within this time is not waited for.
 const PRECEDENCE: Duration = Duration::secs(1);
 /// A ballot that isn't decided within this time is withdrawn.
@@ -37,8 +39,10 @@ impl Node {
             (Some(leader), _) if leader.value == self.config.name => true,
             (Some(_), _) => self.silent() || self.suspects_leader(),
         };
-        if open {
-            self.vacant_since.get_or_insert(self.now);
+        if open && self.vacant_since.is_none() {
+            self.vacant_since = Some(self.now);
+            // Who comes first is judged by where everybody stands now.
+            self.next_peer_beat = self.now;
         }
         open || self.candidacy.is_some()
     }
@@ -293,7 +297,7 @@ impl Node {
     }
 
     fn stand(&mut self) -> Reason {
-        if self.now < self.stand_back_until || self.lease_id().is_none() {
+        if self.now < self.stand_back_until || self.lease_id().is_none() || !self.knows_others() {
             return Reason::AskingPledges;
         }
         let by = if self.operator_named_me() {
@@ -313,6 +317,15 @@ impl Node {
         });
         self.claim(false);
         Reason::AskingPledges
+    }
+
+    /// Everybody who lives has said where he stands since the place became vacant, or had the time
+    /// to: otherwise two nodes think of themselves as the first, and hinder each other.
+    fn knows_others(&self) -> bool {
+        let Some(since) = self.vacant_since else { return true };
+        let silent =
+            |name: &NodeName| self.heard(name, AGENT_SILENT).is_some_and(|peer| peer.heard < since);
+        self.passed(since, ROLL_CALL) || !self.electorate().iter().any(silent)
     }
 
     /// The claim is in the store: promise it to oneself, like any voter.
