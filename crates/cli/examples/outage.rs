@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release --example outage -- [ROUNDS [FAULT...]]`
 
-#![allow(dead_code, reason = "shares its helpers with the end-to-end tests")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that can't go on fails")]
+#![expect(dead_code, reason = "shares its helpers with the end-to-end tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that can't go on fails")]
 
 #[path = "../tests/e2e/herd.rs"]
 mod herd;

@@ -17,6 +17,7 @@ use pgherd_store::Client as Store;
 
 use crate::args::{CtlArgs, CtlCommand};
 use crate::live;
+use crate::lock::Lock;
 use crate::output::{Failure, Outcome, Printer, warn};
 use crate::settings::control::{self, ControlSettings};
 use crate::settings::node::Resolved;
@@ -28,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// A cluster that can be asked and told.
 struct Ctl {
+    /// Of a cluster made by `up`: where.
+    dir: Option<PathBuf>,
     store: Store,
     keys: Keys,
     rest: Rest,
@@ -74,6 +77,14 @@ struct Place {
 }
 
 impl Place {
+    /// The directory of `up`, when it is that which says where.
+    fn below(&self) -> Option<PathBuf> {
+        if self.file.is_some() || self.url.is_some() {
+            return None;
+        }
+        self.dir.clone().or_else(|| default_dir().ok())
+    }
+
     fn settings(&self, cluster: Option<&str>) -> Outcome<ControlSettings> {
         let mut settings = match (&self.file, &self.url, &self.dir) {
             (Some(file), url, _) => read(file, url.as_deref())?,
@@ -137,6 +148,7 @@ impl Ctl {
             None => rest,
         };
         Ok(Self {
+            dir: place.below(),
             store: live::client(&settings.store)?,
             keys: live::keys(&settings.cluster),
             rest,
@@ -146,7 +158,16 @@ impl Ctl {
 
     /// The cluster as it is now; one that isn't there is an error.
     async fn read(&self) -> Outcome<Cluster> {
-        let cluster = live::read(&self.store, &self.keys).await?;
+        let cluster =
+            live::read(&self.store, &self.keys).await.map_err(|error| match &self.dir {
+                Some(dir) if Lock::holder(&Layout::new(dir.clone()).lock()).is_none() => {
+                    let dir = dir.display();
+                    error.context(format!(
+                        "the cluster does not run; 'pgherd up --dir {dir}' starts it"
+                    ))
+                }
+                _ => error,
+            })?;
         if cluster.members().is_empty() && cluster.view().initialize.is_none() {
             return Err(Failure::Failed(anyhow::anyhow!(
                 "there is no cluster '{}' below {} in the store; check scope and namespace",

@@ -98,6 +98,7 @@ fn check_all(
     };
     if let Some(marker) = &existing {
         wait_for_predecessors(&layout, marker, printer)?;
+        problems.extend(check::one_cluster(&layout, marker));
     }
     let binaries = programs(args.pg_bin.as_deref(), &layout, existing.as_ref());
     let created = jiff::Timestamp::now().to_string();

@@ -119,6 +119,23 @@ fn ownership(layout: &Layout, account: Option<&Account>) -> Option<Problem> {
     Some(Problem::error(None, layout.dir.display().to_string(), words))
 }
 
+/// All data directories must be of one database cluster. A running PostgreSQL is no hindrance.
+pub(super) fn one_cluster(layout: &Layout, marker: &Marker) -> Option<Problem> {
+    let known = marker.nodes.iter().filter_map(|node| {
+        let control = pgherd_postgres::read_control(&layout.data(&node.name)).ok()?;
+        Some((node.name.as_str(), control.system_id))
+    });
+    let known: Vec<_> = known.collect();
+    let ((first, id), rest) = known.split_first()?;
+    let (odd, other) = rest.iter().find(|(_, other)| other != id)?;
+    let words = format!(
+        "the data directories belong to different database clusters ({first} has system \
+         identifier {id}, {odd} has {other}); move the one that doesn't belong here away, and its \
+         node gets a new copy"
+    );
+    Some(Problem::error(None, layout.dir.display().to_string(), words))
+}
+
 fn nearest_existing(path: &Path) -> PathBuf {
     let existing = path.ancestors().find(|p| p.exists());
     existing.unwrap_or(Path::new("/")).to_owned()

@@ -1,6 +1,9 @@
 //! What a cluster's life looks like as lines: who became what, and when.
 //! Pure apart from its memory; leaves printing to `supervise`.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use pgherd_api::{Cluster, MemberInfo};
