@@ -89,6 +89,11 @@ fn parameters<'a>(settings: &'a Settings, shape: &Shape) -> BTreeMap<&'a str, St
     for (name, value) in settings.parameters.iter().filter(|(name, _)| !controlled(name)) {
         all.insert(name, value.clone());
     }
+    if shape.standby == Some(None) {
+        // Who follows nobody gets no WAL from an archive either (a pledge; before PostgreSQL 14 that
+        // takes a restart).
+        all.insert("restore_command", String::new());
+    }
     if shape.standby.is_some() {
         for &(name, least) in &shape.least {
             // PostgreSQL's own default is as good as any where nothing is said: compare with 0.

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgherd_core::postgres::{
-    BrokenData, PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SenderFacts,
-    TimelineEnd,
+    BrokenData, PgFacts, PgFailureKind, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
+    SenderFacts, TimelineEnd,
 };
-use pgherd_core::{Lsn, NodeName, Time, Timeline};
+use pgherd_core::{Instance, Lsn, NodeName, SystemId, Time, Timeline};
 use pgherd_guard::boottime_micros;
 
-use crate::control::{ControlFile, read_control};
+use crate::control::read_control;
 use crate::life::Life;
 use crate::server::Core;
 use crate::sql::{Row, Sql};
@@ -45,12 +45,22 @@ const QUERY: &str = "SELECT pg_is_in_recovery(), \
 #[derive(Default)]
 pub(crate) struct Memory {
     connection: tokio::sync::Mutex<Option<Sql>>,
-    /// pg_control's constants and history files by timeline: they don't change.
+    /// History files by timeline: they don't change.
     history: Mutex<HashMap<Timeline, Vec<TimelineEnd>>>,
     /// Where replay stood when it was last seen at the end, nothing being received.
     end: Mutex<Option<Lsn>>,
     /// The last state that the disk answered.
     last_static: Mutex<Option<PgState>>,
+    /// What can't change while a postmaster lives.
+    constants: Mutex<Option<Constants>>,
+    /// One thread at most waits for a hung disk.
+    disk: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Clone, Copy)]
+struct Constants {
+    system_id: SystemId,
+    instance: Instance,
 }
 
 impl Memory {
@@ -59,6 +69,7 @@ impl Memory {
         *self.connection.lock().await = None;
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.constants.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -112,14 +123,31 @@ impl Core {
         drop(connection);
         let row = rows?.into_iter().next().unwrap_or_default();
         let core = Arc::clone(self);
-        blocking(move || core.read_row(&row)).await?
+        self.with_disk(move || core.read_row(&row)).await
+    }
+
+    /// Looks at the disk, within the bound.
+    async fn with_disk<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T, PgError> + Send + 'static,
+    ) -> Result<T, PgError> {
+        let disk = Arc::clone(&self.memory.disk);
+        let looking = async {
+            let turn = disk.lock_owned().await;
+            blocking(move || {
+                let _turn = turn;
+                look()
+            })
+            .await?
+        };
+        let late = |_| PgError::failed(PgFailureKind::TimedOut, "the disk doesn't answer");
+        tokio::time::timeout(BOUND, looking).await.map_err(late)?
     }
 
     fn read_row(&self, row: &Row) -> Result<RunningFacts, PgError> {
         let cell = |at: usize| row.get(at).and_then(Option::as_deref);
         let lsn = |at: usize| cell(at).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
-        let control = read_control(&self.settings.data_dir)?;
-        let instance = files::instance(&self.settings)?;
+        let Constants { system_id, instance } = self.constants()?;
         let (timeline, role) = if cell(0) == Some("t") {
             let receiving = cell(8);
             let (received, replayed) = (lsn(5).max(lsn(6)), lsn(6));
@@ -127,7 +155,7 @@ impl Core {
             let streaming = receiving == Some("streaming");
             let timeline = match tli.filter(|_| streaming) {
                 Some(timeline) => timeline,
-                None => timeline_of(&self.settings.data_dir, &control, received),
+                None => timeline_of(&self.settings.data_dir, received)?,
             };
             let waits = cell(10) == Some("t");
             let at_end = self.is_at_end(receiving.is_none(), waits, replayed);
@@ -136,14 +164,25 @@ impl Core {
             (timeline, PgRole::Replica(facts))
         } else {
             let timeline = cell(2).and_then(|hex| u32::from_str_radix(hex, 16).ok());
-            let timeline = timeline.map_or(control.timeline, Timeline);
+            let timeline = Timeline(timeline.unwrap_or(1));
             let names = names::parse(cell(3).unwrap_or_default());
             let senders = cell(4).map(senders).unwrap_or_default();
             let history = self.history(timeline)?;
             let facts = PrimaryFacts { flushed: lsn(1), names, senders, history };
             (timeline, PgRole::Primary(facts))
         };
-        Ok(RunningFacts { system_id: control.system_id, instance, timeline, role })
+        Ok(RunningFacts { system_id, instance, timeline, role })
+    }
+
+    fn constants(&self) -> Result<Constants, PgError> {
+        let mut known = self.memory.constants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(constants) = *known {
+            return Ok(constants);
+        }
+        let system_id = read_control(&self.settings.data_dir)?.system_id;
+        let constants = Constants { system_id, instance: files::instance(&self.settings)? };
+        *known = Some(constants);
+        Ok(constants)
     }
 
     /// Between two waits the startup process is awake for a moment: once at the end, and not moved
@@ -173,7 +212,7 @@ impl Core {
     /// What the disk says when no SQL can: processes may still be `living`.
     async fn at_rest(self: &Arc<Self>, living: bool) -> PgState {
         let core = Arc::clone(self);
-        let look = blocking(move || -> Result<PgState, PgError> {
+        let look = self.with_disk(move || {
             let settings = &core.settings;
             if !living && settings.rewinding_mark().exists() {
                 return Ok(PgState::Broken(BrokenData::RewindInterrupted));
@@ -187,15 +226,15 @@ impl Core {
             let facts = control.facts(files::instance(settings)?);
             Ok(if living { PgState::NotAccepting(facts) } else { PgState::Stopped(facts) })
         });
-        let looked = tokio::time::timeout(BOUND, look).await;
+        let looked = look.await;
         let mut last = self.memory.last_static.lock().unwrap_or_else(PoisonError::into_inner);
         match looked {
-            Ok(Ok(Ok(state))) => {
+            Ok(state) => {
                 *last = Some(state.clone());
                 state
             }
             // The disk doesn't answer: what it said last, or that nothing is usable.
-            _ => last.clone().unwrap_or(PgState::Broken(BrokenData::ControlFile)),
+            Err(_) => last.clone().unwrap_or(PgState::Broken(BrokenData::ControlFile)),
         }
     }
 
@@ -211,6 +250,7 @@ impl Core {
                 () = life.ended() => {}
                 () = self.probe_forever(&life) => {}
             }
+            self.fence.count_end();
             while life.guard.is_alive() && !life.is_empty() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -263,7 +303,8 @@ fn history_line(line: &str) -> Option<TimelineEnd> {
 
 /// The timeline of the WAL at `received`: a segment is named after the timeline it was received
 /// on, pg_control follows only with the next restartpoint.
-fn timeline_of(data_dir: &Path, control: &ControlFile, received: Lsn) -> Timeline {
+fn timeline_of(data_dir: &Path, received: Lsn) -> Result<Timeline, PgError> {
+    let control = read_control(data_dir)?;
     let least = control.timeline.max(control.min_recovery_timeline);
     let size = u64::from(control.wal_segment_size.max(1));
     let newest = received.0 / size;
@@ -272,9 +313,10 @@ fn timeline_of(data_dir: &Path, control: &ControlFile, received: Lsn) -> Timelin
         let segment = u64::from(hex(8..16)?) * (0x1_0000_0000 / size) + u64::from(hex(16..24)?);
         (name.len() == 24 && segment <= newest).then(|| hex(0..8).map(Timeline)).flatten()
     };
-    let Ok(entries) = std::fs::read_dir(data_dir.join("pg_wal")) else { return least };
+    let wal = data_dir.join("pg_wal");
+    let entries = std::fs::read_dir(&wal).map_err(PgError::io("listing", &wal))?;
     let named = entries.flatten().filter_map(|entry| timeline(entry.file_name().to_str()?));
-    named.max().unwrap_or(least).max(least)
+    Ok(named.max().unwrap_or(least).max(least))
 }
 
 fn sqlstate(error: &PgError) -> Option<&str> {

@@ -92,6 +92,8 @@ pub(crate) struct Fence {
     starting: watch::Sender<bool>,
     /// Counts the kills; a change cancels what runs.
     kills: watch::Sender<u64>,
+    /// Counts the postmasters that ended.
+    ends: watch::Sender<u64>,
     armed: Mutex<Option<(u64, u64)>>,
     /// Processes without a guard may live in the data directory.
     pub(crate) unguarded: AtomicBool,
@@ -105,6 +107,7 @@ impl Fence {
             life: watch::Sender::new(adopted.map(Life::new)),
             starting: watch::Sender::new(false),
             kills: watch::Sender::new(0),
+            ends: watch::Sender::new(0),
             armed: Mutex::new(armed),
             unguarded: AtomicBool::new(false),
         }
@@ -120,6 +123,14 @@ impl Fence {
 
     pub(crate) fn kills(&self) -> watch::Receiver<u64> {
         self.kills.subscribe()
+    }
+
+    pub(crate) fn ends(&self) -> watch::Receiver<u64> {
+        self.ends.subscribe()
+    }
+
+    pub(crate) fn count_end(&self) {
+        self.ends.send_modify(|ends| *ends += 1);
     }
 
     pub(crate) fn is_starting(&self) -> bool {

@@ -2,6 +2,7 @@
 //! Leaves each operation to its file in `ops`.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult};
@@ -9,7 +10,7 @@ use pgherd_core::{Instance, Term, Time};
 use pgherd_guard::Guard;
 
 use crate::facts::{Memory, blocking};
-use crate::life::{Fence, Life};
+use crate::life::Fence;
 use crate::sql::Task;
 use crate::{Peers, PgError, Settings, files};
 
@@ -18,8 +19,8 @@ use crate::{Peers, PgError, Settings, files};
 pub struct Server {
     core: Arc<Core>,
     _keeper: Task,
-    /// The life whose end was last reported by [`Self::exited`].
-    reported: Mutex<Option<Arc<Life>>>,
+    /// How many ends [`Self::exited`] has reported.
+    reported: AtomicU64,
 }
 
 /// What the operations share.
@@ -78,7 +79,7 @@ impl Server {
         let (core, found) = blocking(move || Core::open(settings, peers)).await??;
         let core = Arc::new(core);
         let keeper = Task::spawn(Arc::clone(&core).keep());
-        Ok((Self { core, _keeper: keeper, reported: Mutex::new(None) }, found))
+        Ok((Self { core, _keeper: keeper, reported: AtomicU64::new(0) }, found))
     }
 
     /// Observes. Takes a few milliseconds, and about two seconds at most when PostgreSQL or the disk
@@ -132,23 +133,14 @@ impl Server {
         drop(self.core.turn.lock().await);
     }
 
-    /// Until a postmaster has ended; each end is reported once. Cancel-safe.
+    /// Until a postmaster has ended since the last time that this said so. No end is lost between
+    /// two calls. Cancel-safe.
     pub async fn exited(&self) {
-        let mut lives = self.core.fence.lives();
-        loop {
-            let life = lives.borrow_and_update().clone();
-            let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let new = life.filter(|life| {
-                reported.as_ref().is_none_or(|reported| !Arc::ptr_eq(reported, life))
-            });
-            let Some(life) = new else {
-                // The sender lives in the fence: no error is possible.
-                let _ = lives.changed().await;
-                continue;
-            };
-            life.ended().await;
-            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(life);
-            return;
+        let mut ends = self.core.fence.ends();
+        let reported = self.reported.load(Ordering::SeqCst);
+        // The sender lives in the fence: no error is possible.
+        if let Ok(ends) = ends.wait_for(|&ends| ends > reported).await {
+            self.reported.store(*ends, Ordering::SeqCst);
         }
     }
 

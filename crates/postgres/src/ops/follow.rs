@@ -42,7 +42,7 @@ impl Core {
         if none {
             self.no_receiver(&life).await
         } else {
-            receivers(&life).into_iter().for_each(terminate);
+            receivers(&life, false).into_iter().for_each(terminate);
             Ok(())
         }
     }
@@ -52,7 +52,11 @@ impl Core {
         let begin = Instant::now();
         let mut quiet_since = Instant::now();
         while quiet_since.elapsed() < QUIET {
-            let there = receivers(life);
+            let mut there = receivers(life, false);
+            if there.is_empty() && quiet_since.elapsed() + 2 * CHILDREN_POLL > QUIET {
+                // What the answer will rest on.
+                there = receivers(life, true);
+            }
             if !there.is_empty() {
                 there.into_iter().for_each(terminate);
                 quiet_since = Instant::now();
@@ -92,10 +96,10 @@ impl Core {
 }
 
 /// The WAL receivers of this postmaster: there is one at most, but one may go while another comes.
-fn receivers(life: &Life) -> Vec<i32> {
+fn receivers(life: &Life, exact: bool) -> Vec<i32> {
     let Some(postmaster) = life.guard.postmaster_pid() else { return Vec::new() };
     // `postgres: CLUSTER_NAME: walreceiver ...`; a cluster name can hold nearly anything.
-    let children = titles_of_children(postmaster.as_raw_nonzero().get());
+    let children = titles_of_children(postmaster.as_raw_nonzero().get(), exact);
     let receiver = |title: &str| {
         let last = title.rsplit(": ").next().unwrap_or_default();
         last.starts_with("walreceiver")

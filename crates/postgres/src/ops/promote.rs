@@ -9,7 +9,7 @@ use super::QUICK;
 use crate::conf::Shape;
 use crate::server::Core;
 use crate::sql::{Sql, Task};
-use crate::{PgError, files, names};
+use crate::{PgError, names};
 
 /// Between two looks at pg_is_in_recovery(); pg_promote's own wait looks every 100 ms.
 const LOOK: Duration = Duration::from_millis(5);
@@ -69,9 +69,5 @@ impl Core {
             }
         });
         *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-        // A promoted server removes it itself; a crash in between must not bring it back.
-        if let Err(error) = files::write_signal(&self.settings.data_dir, false) {
-            tracing::warn!("{error}");
-        }
     }
 }

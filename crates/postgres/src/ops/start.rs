@@ -1,7 +1,6 @@
 //! Starting through the guard, as primary or replica, and waiting until it takes connections.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +18,9 @@ use crate::server::Core;
 use crate::sql::Sql;
 use crate::tool::postmaster_environment;
 use crate::{PgError, files};
+
+/// Between two looks at what the startup process shows.
+const PROGRESS: Duration = Duration::from_millis(500);
 
 impl Core {
     /// A list that isn't empty begins as the impossible one: only after a commit has been seen
@@ -99,7 +101,7 @@ impl Core {
     /// Waits while there is progress: recovery can take long, standing still can't.
     async fn wait_accepting(&self, life: &Life, log_from: u64) -> Result<Sql, PgError> {
         let mut seen = String::new();
-        let mut moved = Instant::now();
+        let (mut looked, mut moved) = (Instant::now(), Instant::now());
         loop {
             if !life.is_running() {
                 return Err(self.start_failed(log_from));
@@ -110,9 +112,12 @@ impl Core {
                 life.accepted.store(true, Ordering::SeqCst);
                 return Ok(sql);
             }
-            let now = progress_of(life);
-            if now != seen {
-                (seen, moved) = (now, Instant::now());
+            if looked.elapsed() > PROGRESS {
+                let now = progress_of(life);
+                looked = Instant::now();
+                if now != seen {
+                    (seen, moved) = (now, Instant::now());
+                }
             }
             if moved.elapsed() > self.settings.start_bound {
                 let words = format!("no progress for {:?} while starting", moved.elapsed());
@@ -148,24 +153,34 @@ impl Core {
 /// What the startup process shows while it recovers: its title names the segment it reads.
 fn progress_of(life: &Life) -> String {
     let Some(pid) = life.guard.postmaster_pid() else { return String::new() };
-    titles_of_children(pid.as_raw_nonzero().get())
+    titles_of_children(pid.as_raw_nonzero().get(), false)
         .into_iter()
         .map(|(_, title)| title)
         .find(|title| title.contains("startup"))
         .unwrap_or_default()
 }
 
-/// Pids and process titles of a process's children.
-pub(super) fn titles_of_children(parent: i32) -> Vec<(i32, String)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let child = |pid: i32| {
-        pgherd_guard::stat(pid).filter(|seen| seen.parent == parent)?;
-        let title = std::fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).ok()?;
+/// Pids and process titles of a process's children. Only the exact way never misses one; the fast
+/// way may when another child ends at the same time (proc(5), `children`).
+pub(super) fn titles_of_children(parent: i32, exact: bool) -> Vec<(i32, String)> {
+    let titled = |pid: i32| {
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         Some((pid, String::from_utf8_lossy(&title).trim_end_matches('\0').to_owned()))
     };
-    pids.filter_map(child).collect()
+    children_of(parent, exact).into_iter().filter_map(titled).collect()
 }
 
-/// How long `titles_of_children` is worth repeating.
+/// From the kernel's list, or by looking at every process there is.
+fn children_of(parent: i32, exact: bool) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    if let (Ok(list), false) = (list, exact) {
+        return list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let child = |&pid: &i32| pgherd_guard::stat(pid).is_some_and(|seen| seen.parent == parent);
+    pids.filter(child).collect()
+}
+
+/// Between two looks at the children.
 pub(super) const CHILDREN_POLL: Duration = Duration::from_millis(5);

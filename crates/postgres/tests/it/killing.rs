@@ -70,6 +70,9 @@ async fn kill_leaves_nothing() {
     eprintln!("    empty after {:?}", begin.elapsed());
     assert_eq!(node.living(), Vec::<i32>::new());
     assert!(!backend.await.unwrap());
+    // The end is told to who asks late, once.
+    node.server.exited().await;
+    assert!(tokio::time::timeout(Duration::from_millis(50), node.server.exited()).await.is_err());
     // Killing what is dead is no error, and doesn't wait.
     node.done(PgOp::Kill).await;
     node.done(PgOp::StartPrimary { names: list(&[]) }).await;
