@@ -8,12 +8,13 @@ use pgherd_core::postgres::{
 };
 use pgherd_core::{Lsn, NodeName, Term, Time, Timeline};
 use pgherd_guard::{NEVER, boottime_micros};
-use pgherd_postgres::{Found, PgError, Server, read_control};
+use pgherd_postgres::{Found, PgError, Server, discover, read_control};
 
 use crate::node::{Herd, PASSWORD, SMALL, list};
 use crate::trial;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
+    trial(trials, "discover_says_what_is_missing", discover_says_what_is_missing);
     trial(trials, "init_start_facts_stop", init_start_facts_stop);
     trial(trials, "pg_control_agrees_with_pg_controldata", control_agrees);
     trial(trials, "no_secret_is_readable", no_secret_is_readable);
@@ -29,6 +30,14 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "alter_system_cannot_take_over", alter_system);
     trial(trials, "slots", slots);
     trial(trials, "a_full_disk_is_told_apart", full_disk);
+}
+
+async fn discover_says_what_is_missing() {
+    let herd = Herd::new();
+    let node = herd.settings("n1");
+    assert!((13..=18).contains(&node.bin.major) && node.bin.version.starts_with(char::is_numeric));
+    let error = discover(Some(std::path::Path::new("/nonexistent"))).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent") && error.contains("pg_rewind"), "{error}");
 }
 
 async fn init_start_facts_stop() {

@@ -152,15 +152,18 @@ async fn kill_while_starting() {
     let herd = Herd::new();
     let node = herd.primary("n1", &[]).await;
     node.done(PgOp::Stop).await;
-    for delay in [0, 1, 2, 5, 10, 20] {
-        let server = std::sync::Arc::clone(&node.server);
-        let starting = tokio::spawn(async move {
-            server.execute(PgOp::StartPrimary { names: list(&["n2"]) }).await
-        });
-        tokio::time::sleep(Duration::from_millis(delay)).await;
-        node.done(PgOp::Kill).await;
-        let result = starting.await.unwrap();
+    for delay in [0, 1, 2, 5, 10, 20, 40, 80] {
+        let start = node.server.execute(PgOp::StartPrimary { names: list(&["n2"]) });
+        tokio::pin!(start);
+        let delay = Duration::from_millis(delay);
+        let early = tokio::time::timeout(delay, &mut start).await;
+        node.server.kill();
+        let result = match early {
+            Ok(result) => result,
+            Err(_) => start.await,
+        };
         assert!(matches!(result, PgOpResult::Cancelled | PgOpResult::Done), "{result:?}");
-        assert_eq!(node.living(), Vec::<i32>::new(), "delay {delay}");
+        node.server.empty().await;
+        assert_eq!(node.living(), Vec::<i32>::new(), "{delay:?}");
     }
 }
