@@ -124,9 +124,22 @@ pub struct TermRecord {
     pub leader: NodeName,
     /// How it became leader.
     pub by: Accession,
-    /// The term whose WAL it continues: a node that holds WAL of a later term than this (and an
-    /// earlier one than the record's own) has diverged, whatever its timeline's number says.
-    pub after: Option<Term>,
+    /// The terms whose WAL it continues, newest last, at most [`TermRecord::LINEAGE`] of them: a node
+    /// that holds WAL of another term has diverged, whatever its timeline's number says.
+    #[serde(default)]
+    pub lineage: Vec<Term>,
+}
+
+impl TermRecord {
+    /// How many terms a lineage goes back. What is older counts as continued.
+    pub const LINEAGE: usize = 64;
+
+    /// Whether this term's WAL continues that term's, as far as the lineage goes back.
+    #[must_use]
+    pub fn continues(&self, term: Term) -> bool {
+        self.lineage.contains(&term)
+            || (self.lineage.len() >= Self::LINEAGE && self.lineage.first() > Some(&term))
+    }
 }
 
 /// How a term began.

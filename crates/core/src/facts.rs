@@ -144,7 +144,7 @@ impl Node {
         let wal = self.durable.wal_term;
         record.leader == self.config.name
             && wal.is_some()
-            && (wal == self.view.current_term() || wal == record.after)
+            && (wal == self.view.current_term() || wal == record.lineage.last().copied())
     }
 
     /// The data directory was a primary's when it was last written.

@@ -167,6 +167,10 @@ pub struct Durable {
     pub promise: Option<Promise>,
     /// The latest term whose beginning lies within this node's WAL.
     pub wal_term: Option<Term>,
+    /// The latest term whose leader this data directory followed, or was copied or repaired from: it
+    /// may hold WAL of that term and of those that it continues, and of no other.
+    #[serde(default)]
+    pub data_term: Option<Term>,
     /// The greatest term that this node has seen: it never goes back behind it.
     pub term_seen: Option<Term>,
 }

@@ -191,14 +191,26 @@ impl Node {
         if let Some(ballot) = ballot {
             compare.push(Compare::Modified(Key::Claim, ballot));
         }
-        let after = self.durable.wal_term;
-        let mut then = self.reign_keys(&attempt, lease, TermRecord { leader: me, by, after });
+        let lineage = self.continued_terms();
+        let mut then = self.reign_keys(&attempt, lease, TermRecord { leader: me, by, lineage });
         then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
         if self.view.failover.is_some() {
             then.push(Op::Put(Key::Failover, Value::Failover(None), None));
         }
         self.attempt = Some(attempt);
         self.txn(Purpose::TakeOver, compare, then);
+    }
+
+    /// The terms that this node's WAL continues.
+    fn continued_terms(&self) -> Vec<Term> {
+        let Some(mine) = self.durable.wal_term else { return Vec::new() };
+        let known = self.view.term.as_ref().map(|t| t.value.lineage.as_slice()).unwrap_or_default();
+        let common = self.view.current_term() == Some(mine) || known.contains(&mine);
+        let mut lineage: Vec<Term> =
+            known.iter().copied().filter(|term| common && *term < mine).collect();
+        lineage.push(mine);
+        let excess = lineage.len().saturating_sub(TermRecord::LINEAGE);
+        lineage.split_off(excess)
     }
 
     fn reign_keys(&self, attempt: &Attempt, lease: LeaseId, record: TermRecord) -> Vec<Op> {
@@ -237,7 +249,8 @@ impl Node {
             Compare::Modified(Key::Leader, Revision(0)),
             Compare::Modified(Key::Term, Revision(0)),
         ];
-        let mut then = self.reign_keys(&attempt, lease, TermRecord { leader: me, by, after: None });
+        let record = TermRecord { leader: me, by, lineage: Vec::new() };
+        let mut then = self.reign_keys(&attempt, lease, record);
         then.push(Op::Put(Key::Initialize, Value::Initialize(Initialize::Done(system)), None));
         then.push(Op::Put(Key::Config, Value::Config(policy), None));
         then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
@@ -459,6 +472,7 @@ impl Node {
         self.candidacy = None;
         self.vacant_since = None;
         self.durable.wal_term = Some(term);
+        self.durable.data_term = Some(term);
         self.durable.term_seen = self.durable.term_seen.max(Some(term));
         self.persist();
     }

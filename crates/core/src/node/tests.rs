@@ -45,7 +45,7 @@ fn view() -> ClusterView {
         initialize: at(5, Initialize::Done(SystemId(7))),
         config: at(10, Policy::default()),
         leader: at(10, name("n1")),
-        term: at(10, TermRecord { leader: name("n1"), by, after: None }),
+        term: at(10, TermRecord { leader: name("n1"), by, lineage: Vec::new() }),
         beat: at(19, beat()),
         sync: at(
             12,

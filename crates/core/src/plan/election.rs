@@ -440,7 +440,9 @@ impl Node {
             return waiting;
         };
         let ahead = pledged.iter().find(|(_, theirs)| !self.reaches(mine, *theirs));
+        let named = self.candidacy.as_ref().is_some_and(|c| c.by == Accession::Operator);
         if let Some((name, _)) = ahead
+            && !named
             && !self.breaks(Mutant::IgnoresMoreAdvanced)
         {
             let name = name.clone();

@@ -133,15 +133,26 @@ impl Node {
             .collect();
         wanted.sort();
         wanted.dedup();
+        // Who may not lead votes only where too few others can (contract 4.9): a commit that only
+        // it has would leave nobody to go on.
+        let count = self.policy().synchronous_node_count as usize;
+        let (mut able, unable): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|node| self.may_lead(node));
+        let missing = count.saturating_sub(able.len());
+        able.extend(unable.into_iter().take(missing));
         match self.policy().synchronous_mode {
             SynchronousMode::Priority => {
                 // Those that have the place keep it.
-                wanted.sort_by_key(|node| (!listed.contains(node), node.clone()));
-                wanted.truncate(self.policy().synchronous_node_count as usize);
+                able.sort_by_key(|n| (!self.may_lead(n), !listed.contains(n), n.clone()));
+                able.truncate(count);
             }
             SynchronousMode::Off | SynchronousMode::Quorum => {}
         }
-        wanted.into_iter().collect()
+        able.into_iter().collect()
+    }
+
+    fn may_lead(&self, node: &NodeName) -> bool {
+        self.view.members.get(node).is_some_and(|m| !m.value.nofailover)
     }
 
     fn keeps_place(&self, node: &NodeName) -> bool {

@@ -18,7 +18,7 @@ enum Lineage {
     Same,
     /// It goes past the branch; pg_rewind knows where.
     Diverged,
-    /// It diverged though its timeline's number is the leader's: pg_rewind would not notice.
+    /// Its timeline's number may be the leader's though it diverged: pg_rewind would not notice.
     SameNumber,
     /// The leader has not published enough.
     Unknown,
@@ -86,11 +86,23 @@ impl Node {
 
     // === data ===
 
-    /// Data that is about to be replaced or rewritten holds no term's WAL any more: that is on
-    /// disk before anything is touched.
+    /// Data that is about to be replaced or rewritten is of no term for sure any more, and will be
+    /// of the leader's: that is on disk before anything is touched.
     fn forget_wal(&mut self) -> bool {
-        if self.durable.wal_term.is_some() {
+        let term = self.view.current_term();
+        if self.durable.wal_term.is_some() || self.durable.data_term != term {
             self.durable.wal_term = None;
+            self.durable.data_term = term;
+            self.persist();
+        }
+        self.all_persisted()
+    }
+
+    /// Before this leader's WAL can arrive, it is on disk that it may have.
+    fn expect_wal(&mut self) -> bool {
+        let term = self.view.current_term();
+        if self.durable.data_term != term {
+            self.durable.data_term = term;
             self.persist();
         }
         self.all_persisted()
@@ -157,7 +169,9 @@ impl Node {
         if self.backoff.start_failures >= 3 {
             return self.copy(leader, Reason::BrokenData);
         }
-        let lineage = if self.diverged {
+        let lineage = if self.foreign_term() {
+            Lineage::SameNumber
+        } else if self.diverged {
             Lineage::Diverged
         } else if self.backoff.repaired {
             Lineage::Same
@@ -168,7 +182,9 @@ impl Node {
         };
         match self.believed(lineage) {
             Lineage::Same => {
-                self.start_op(PgOp::StartReplica { upstream: Some(leader) });
+                if self.expect_wal() {
+                    self.start_op(PgOp::StartReplica { upstream: Some(leader) });
+                }
                 Reason::StartingReplica
             }
             Lineage::Diverged => self.rewind(leader),
@@ -192,6 +208,9 @@ impl Node {
             return Reason::Following;
         }
         let end = replica.received.max(replica.replayed);
+        if self.foreign_term() && self.believed(Lineage::SameNumber) != Lineage::Same {
+            return self.copy_anew(leader, Reason::RewindImpossible);
+        }
         let waited = self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING));
         if self.backoff.repaired && !waited && replica.upstream.as_ref() == Some(&leader) {
             return Reason::WaitingForLeader;
@@ -203,7 +222,9 @@ impl Node {
             Lineage::Unknown => return Reason::WaitingForLeader,
         }
         if replica.upstream.as_ref() != Some(&leader) {
-            self.start_op(PgOp::Follow { upstream: Some(leader) });
+            if self.expect_wal() {
+                self.start_op(PgOp::Follow { upstream: Some(leader) });
+            }
             return Reason::FollowNewLeader;
         }
         if waited {
@@ -234,9 +255,6 @@ impl Node {
 
     fn lineage(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {
         let Some(branch) = self.branch_of(timeline, beat) else { return Lineage::Unknown };
-        if self.foreign_term() {
-            return if branch == Branch::Current { Lineage::SameNumber } else { Lineage::Diverged };
-        }
         match branch {
             Branch::Current => Lineage::Same,
             Branch::Ended(at) if end <= at => Lineage::Same,
@@ -244,13 +262,15 @@ impl Node {
         }
     }
 
-    /// This node holds WAL of a term that the leader's WAL doesn't continue.
+    /// This node may hold WAL of a term that the leader's doesn't continue. Timeline numbers and
+    /// history files can't tell then: two promotions may have made the same number at the same LSN.
     fn foreign_term(&self) -> bool {
-        let (Some(mine), Some(now)) = (self.durable.wal_term, self.view.current_term()) else {
+        let (Some(mine), Some(now)) =
+            (self.durable.wal_term.max(self.durable.data_term), self.view.current_term())
+        else {
             return false;
         };
-        let continued = self.view.term.as_ref().and_then(|t| t.value.after);
-        mine < now && continued.is_some_and(|after| mine > after)
+        mine < now && self.view.term.as_ref().is_some_and(|t| !t.value.continues(mine))
     }
 
     fn branch_of(&self, timeline: Timeline, beat: &Beat) -> Option<Branch> {
