@@ -210,7 +210,13 @@ impl World {
         if before.revision == after.revision {
             return;
         }
-        note!(self, "store: {:?} of n{} applied at revision {}", txn.purpose, node + 1, after.revision);
+        note!(
+            self,
+            "store: {:?} of n{} applied at revision {}",
+            txn.purpose,
+            node + 1,
+            after.revision
+        );
         self.ledger_applied(node, txn, before, &after, sent);
         invariants::after_transaction(self, node, txn, before, &after);
         self.spread();

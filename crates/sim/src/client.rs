@@ -202,7 +202,13 @@ impl World {
         let Some(wal) = pg.wal().or(pg.dir.as_ref().map(|d| d.wal)) else { return };
         let commit = Wal { branch: wal.branch, end: commit.end };
         let waited = pg.names.waits() && pg.next_names.is_none_or(|n| n.waits());
-        note!(self, "n{} acknowledges {}{}", node + 1, commit.end, if waited { "" } else { ", alone" });
+        note!(
+            self,
+            "n{} acknowledges {}{}",
+            node + 1,
+            commit.end,
+            if waited { "" } else { ", alone" }
+        );
         invariants::at_ack(self, node, commit, waited);
         self.ledger.acknowledged(commit, waited, now);
     }

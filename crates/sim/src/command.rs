@@ -1,7 +1,7 @@
 //! The `sim` command: its words, its exit codes (0 fine, 1 an invariant is broken, 2 bad usage).
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pgherd_core::mutant::Mutant;
 
@@ -26,6 +26,15 @@ cargo sim bench                events per second on one core
 
 Exit codes: 0 fine, 1 an invariant is broken or a golden output differs, 2 bad usage.";
 
+/// What only the process can know: nothing of it reaches a simulated world but the first seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside {
+    /// Wall-clock time since the process began, for speeds.
+    pub elapsed: fn() -> Duration,
+    /// A number at random, for a run without a seed.
+    pub random: u64,
+}
+
 #[derive(Default)]
 struct Words {
     seed: Option<u64>,
@@ -42,13 +51,13 @@ struct Words {
 
 /// Runs the command; what it prints goes to standard output.
 #[must_use]
-pub fn main(words: &[String]) -> ExitCode {
+pub fn main(words: &[String], outside: Outside) -> ExitCode {
     if words.iter().any(|w| w == "--help" || w == "-h") {
         report::line(HELP);
         return ExitCode::SUCCESS;
     }
     match parse(words) {
-        Ok(words) => run(&words),
+        Ok(words) => run(&words, outside),
         Err(mistake) => {
             report::error(&format!("{mistake}\n\n{HELP}"));
             ExitCode::from(2)
@@ -86,7 +95,8 @@ fn parse(words: &[String]) -> Result<Words, String> {
             "mutants" | "scenarios" | "bench" => out.verb = Some(word.clone()),
             other if out.verb.as_deref() == Some("scenarios") => out.files.push(other.to_owned()),
             other => {
-                let seed = other.parse().map_err(|_| format!("'{other}' is not a seed or an option"))?;
+                let seed =
+                    other.parse().map_err(|_| format!("'{other}' is not a seed or an option"))?;
                 out.seed = Some(seed);
             }
         }
@@ -102,48 +112,47 @@ fn mutant(name: &str) -> Result<Mutant, String> {
         .ok_or_else(|| format!("no mutant '{name}'; there are {}", known()))
 }
 
-fn run(words: &Words) -> ExitCode {
+fn run(words: &Words, outside: Outside) -> ExitCode {
     match words.verb.as_deref() {
         Some("mutants") => mutants(words),
         Some("scenarios") => scenario::command(&words.files, words.update),
-        Some("bench") => bench(words),
+        Some("bench") => bench(words, outside),
         _ => match (words.seed, words.seeds, words.minutes) {
-            (Some(one), None, None) => one_seed(one, words),
+            (Some(one), None, None) => one_seed(one, words, outside),
             (None, None, None) => {
-                let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let one = u64::from(clock.subsec_nanos()) ^ (clock.as_secs() << 20);
+                let one = outside.random >> 16;
                 report::line(&format!("seed {one}"));
-                one_seed(one, words)
+                one_seed(one, words, outside)
             }
-            _ => many(words),
+            _ => many(words, outside),
         },
     }
 }
 
-fn one_seed(number: u64, words: &Words) -> ExitCode {
+fn one_seed(number: u64, words: &Words, outside: Outside) -> ExitCode {
     if words.wanted.trace {
         report::line(report::LEGEND);
     }
-    let started = Instant::now();
+    let started = (outside.elapsed)();
     let outcome = seed(number, words.wanted);
     report::violation(&outcome);
     if outcome.violation.is_some() {
         return ExitCode::FAILURE;
     }
     report::line(&outcome.world);
-    report::summary(&outcome.stats, started.elapsed());
+    report::summary(&outcome.stats, (outside.elapsed)() - started);
     ExitCode::SUCCESS
 }
 
-fn many(words: &Words) -> ExitCode {
+fn many(words: &Words, outside: Outside) -> ExitCode {
     let first = words.from.unwrap_or(1);
-    let started = Instant::now();
+    let started = (outside.elapsed)();
     let limit = words.minutes.map(|m| Duration::from_secs(m * 60));
     let count = words.seeds.unwrap_or(u64::MAX);
     let mut sums = Stats::default();
     let mut broken = 0;
     for number in first..first.saturating_add(count) {
-        if limit.is_some_and(|limit| started.elapsed() > limit) {
+        if limit.is_some_and(|limit| (outside.elapsed)() - started > limit) {
             break;
         }
         let outcome = seed(number, words.wanted);
@@ -154,7 +163,7 @@ fn many(words: &Words) -> ExitCode {
         } else if outcome.violation.is_some() {
             report::progress("");
             report::violation(&outcome);
-            report::summary(&sums, started.elapsed());
+            report::summary(&sums, (outside.elapsed)() - started);
             return ExitCode::FAILURE;
         }
         if number.is_multiple_of(10) {
@@ -162,7 +171,7 @@ fn many(words: &Words) -> ExitCode {
         }
     }
     report::progress("");
-    report::summary(&sums, started.elapsed());
+    report::summary(&sums, (outside.elapsed)() - started);
     if broken == 0 {
         return ExitCode::SUCCESS;
     }
@@ -170,14 +179,14 @@ fn many(words: &Words) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn bench(words: &Words) -> ExitCode {
-    let started = Instant::now();
+fn bench(words: &Words, outside: Outside) -> ExitCode {
+    let started = (outside.elapsed)();
     let mut sums = Stats::default();
     for number in 1..=words.seeds.unwrap_or(50) {
         let outcome: Outcome = seed(number, words.wanted);
         sums.add(&outcome.stats);
     }
-    report::summary(&sums, started.elapsed());
+    report::summary(&sums, (outside.elapsed)() - started);
     ExitCode::SUCCESS
 }
 

@@ -73,7 +73,6 @@ pub(crate) enum Mend {
     Speed(Ix),
     Replay(Ix),
     Writes,
-    SlowWal,
 }
 
 /// The faults of one seed.
@@ -196,7 +195,17 @@ impl World {
             }
             Family::Hang => self.hang(node, lasts),
             Family::DataRemoved => self.lose_data(node),
-            _ => self.strike_ways(family, node, lasts),
+            Family::StoreDown
+            | Family::StoreElection
+            | Family::WatchCut
+            | Family::CutStore
+            | Family::CutPeers
+            | Family::CutPg
+            | Family::CutAll
+            | Family::Reset
+            | Family::SlowOps
+            | Family::SlowReplay
+            | Family::BigWrites => self.strike_ways(family, node, lasts),
         }
     }
 
@@ -224,16 +233,9 @@ impl World {
                 self.cut_store(node, asks, answers);
                 self.queue.after(lasts, Event::Mend(Mend::StoreWay(node, asks, answers)));
             }
-            Family::CutPeers | Family::CutPg | Family::CutAll => {
-                let lane = match family {
-                    Family::CutPeers => Lane::Peer,
-                    Family::CutPg => Lane::Pg,
-                    _ => Lane::All,
-                };
-                self.stats.sometimes.cut_peer += u64::from(lane != Lane::Pg);
-                self.stats.sometimes.cut_pg += u64::from(lane != Lane::Peer);
-                self.cut_ways(lane, node, lasts);
-            }
+            Family::CutPeers => self.cut_ways(Lane::Peer, node, lasts),
+            Family::CutPg => self.cut_ways(Lane::Pg, node, lasts),
+            Family::CutAll => self.cut_ways(Lane::All, node, lasts),
             Family::Reset => self.tell_peers_closed(node),
             Family::SlowOps => {
                 self.nodes[node].slow = self.rng.between(2, 20);
@@ -248,7 +250,16 @@ impl World {
                 self.faults.write_bytes = 200_000;
                 self.queue.after(lasts * 2, Event::Mend(Mend::Writes));
             }
-            _ => {}
+            Family::AgentCrash
+            | Family::AgentFreeze
+            | Family::PostmasterDeath
+            | Family::TreeDeath
+            | Family::Both
+            | Family::NodeCrash
+            | Family::NodeFreeze
+            | Family::NodeHold
+            | Family::Hang
+            | Family::DataRemoved => {}
         }
     }
 
@@ -272,6 +283,8 @@ impl World {
 
     /// Cuts a node from some of the others, one way or both.
     fn cut_ways(&mut self, lane: Lane, node: Ix, lasts: Micros) {
+        self.stats.sometimes.cut_peer += u64::from(lane != Lane::Pg);
+        self.stats.sometimes.cut_pg += u64::from(lane != Lane::Peer);
         let all = self.rng.permille(500);
         let (out, back) = match self.rng.below(4) {
             0 => (true, false),
@@ -345,14 +358,17 @@ impl World {
                 self.faults.slow_wal &= !(1 << node);
             }
             Mend::Writes => self.faults.write_bytes = 2_000,
-            Mend::SlowWal => self.faults.slow_wal = 0,
         }
     }
 
     /// Undoes every fault.
     pub(crate) fn heal(&mut self) {
         note!(self, "everything heals");
-        self.faults = Faults { write_bytes: 2_000, peer_arrives: self.faults.peer_arrives, ..Faults::default() };
+        self.faults = Faults {
+            write_bytes: 2_000,
+            peer_arrives: self.faults.peer_arrives,
+            ..Faults::default()
+        };
         self.net.heal();
         self.store_down = false;
         for node in 0..self.nodes.len() {

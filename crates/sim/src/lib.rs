@@ -33,6 +33,6 @@ mod tests;
 mod wal;
 mod world;
 
-pub use command::main;
+pub use command::{Outside, main};
 pub use run::{Outcome, Wanted, seed};
 pub use world::Violation;

@@ -3,8 +3,7 @@
 
 use pgherd_core::mutant::Mutant;
 use pgherd_core::{
-    Durable, Incarnation, Input, Node, NodeConfig, OpId, Term, Time,
-    postgres::PgOp,
+    Durable, Incarnation, Input, Node, NodeConfig, OpId, Term, Time, postgres::PgOp,
 };
 
 use crate::clock::{Clock, Micros};
@@ -176,12 +175,10 @@ impl World {
         if machine.agent.node.is_none() {
             return;
         }
-        match &input {
-            Input::Postgres(facts) if facts.at < machine.op_ended => {
-                self.stats.sometimes.stale_facts += 1;
-            }
-            Input::OpDone { .. } => machine.op_ended = now,
-            _ => {}
+        if let Input::Postgres(facts) = &input {
+            self.stats.sometimes.stale_facts += u64::from(facts.at < machine.op_ended);
+        } else if let Input::OpDone { .. } = &input {
+            machine.op_ended = now;
         }
         if self.tracing()
             && let Some(words) = crate::report::input(&input)
@@ -304,8 +301,8 @@ impl World {
         let held = std::mem::take(&mut self.nodes[node].held);
         let mut delay = 0;
         for (part, event) in held {
-            let still = self.nodes[node].frozen
-                || (part == Part::Agent && self.nodes[node].agent.frozen);
+            let still =
+                self.nodes[node].frozen || (part == Part::Agent && self.nodes[node].agent.frozen);
             if still {
                 self.nodes[node].held.push((part, event));
             } else {

@@ -199,7 +199,9 @@ impl World {
         let dir = self.nodes[node].pg.dir.as_mut().ok_or(PgFailureKind::RewindImpossible)?;
         let common = branches.common(dir.wal, theirs);
         let numbers = branches.timeline(dir.wal.branch) == branches.timeline(theirs.branch);
-        if common.is_none() || (numbers && common != Some(dir.wal) && dir.wal.branch != theirs.branch) {
+        if common.is_none()
+            || (numbers && common != Some(dir.wal) && dir.wal.branch != theirs.branch)
+        {
             return Err(PgFailureKind::RewindImpossible);
         }
         dir.broken = Some(BrokenData::RewindInterrupted);
@@ -377,12 +379,8 @@ impl World {
 
     /// A Kill is done when nothing is left.
     pub(crate) fn end_kills(&mut self, node: Ix) {
-        let kills: Vec<u32> = self.nodes[node]
-            .ops
-            .iter()
-            .filter(|o| o.op == PgOp::Kill)
-            .map(|o| o.number)
-            .collect();
+        let kills: Vec<u32> =
+            self.nodes[node].ops.iter().filter(|o| o.op == PgOp::Kill).map(|o| o.number).collect();
         for op in kills {
             self.queue.after(1_500, Event::OpEnd { node, op });
         }
@@ -405,8 +403,7 @@ impl World {
     pub(crate) fn names_of(&self, names: &SyncNames) -> Names {
         let mut out = Names {
             count: names.count,
-            first: self.options.policy.synchronous_mode
-                == pgherd_core::SynchronousMode::Priority,
+            first: self.options.policy.synchronous_mode == pgherd_core::SynchronousMode::Priority,
             ..Names::default()
         };
         for name in &names.names {
@@ -424,7 +421,13 @@ impl World {
         pg.names = set;
         pg.next_names = None;
         pg.list = names.clone();
-        note!(self, "n{} synchronous_standby_names: {} of {:?}", node + 1, names.count, names.names);
+        note!(
+            self,
+            "n{} synchronous_standby_names: {} of {:?}",
+            node + 1,
+            names.count,
+            names.names
+        );
         invariants::sync_covers_list::check(self, node);
         self.release_waiting(node);
     }

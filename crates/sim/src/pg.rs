@@ -115,7 +115,6 @@ pub(crate) struct Pg {
     pub(crate) probed: Micros,
     pub(crate) upstream: Option<Ix>,
     pub(crate) receiver: Option<Receiver>,
-    pub(crate) last_conn: Option<(Ix, u32)>,
     pub(crate) received_known: bool,
     pub(crate) replayed: Lsn,
     pub(crate) replay_at: Micros,
@@ -145,7 +144,6 @@ impl Pg {
             probed: 0,
             upstream: None,
             receiver: None,
-            last_conn: None,
             received_known: false,
             replayed: Lsn::ZERO,
             replay_at: 0,
@@ -194,14 +192,14 @@ impl Pg {
             (0..MAX_NODES).filter(listed).filter_map(|node| self.senders[node].as_ref());
         if names.first {
             let chosen: Vec<_> = connected.take(names.count as usize).collect();
-            return chosen.len() == names.count as usize
-                && chosen.iter().all(|s| s.flushed >= end);
+            return chosen.len() == names.count as usize && chosen.iter().all(|s| s.flushed >= end);
         }
         let mut missing = names.count;
-        missing == 0 || connected.any(|s| {
-            missing -= u32::from(s.flushed >= end);
-            missing == 0
-        })
+        missing == 0
+            || connected.any(|s| {
+                missing -= u32::from(s.flushed >= end);
+                missing == 0
+            })
     }
 
     /// Whether a commit that ends at `end` may be acknowledged. While a change of the list is under

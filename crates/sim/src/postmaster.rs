@@ -24,11 +24,12 @@ impl World {
             // Its agent died or gave up: PostgreSQL starts all the same, as its files say.
             return self.finish_start(node, primary, None, None, None);
         };
-        let (names, upstream) = match &running.op {
-            PgOp::StartPrimary { names } => (Some(names.clone()), None),
-            PgOp::StartReplica { upstream } => (None, upstream.clone()),
-            _ => (None, None),
-        };
+        let (mut names, mut upstream) = (None, None);
+        if let PgOp::StartPrimary { names: wanted } = &running.op {
+            names = Some(wanted);
+        } else if let PgOp::StartReplica { upstream: wanted } = &running.op {
+            upstream = wanted.as_ref();
+        }
         self.finish_start(node, primary, names, upstream, running.term);
     }
 
@@ -36,8 +37,8 @@ impl World {
         &mut self,
         node: Ix,
         primary: bool,
-        names: Option<SyncNames>,
-        upstream: Option<NodeName>,
+        names: Option<&SyncNames>,
+        upstream: Option<&NodeName>,
         term: Option<Term>,
     ) {
         if primary {
@@ -50,7 +51,7 @@ impl World {
             self.stats.sometimes.restarted += 1;
             self.begin_reign(node, term);
             if let Some(names) = names {
-                self.set_list(node, &names);
+                self.set_list(node, names);
             }
             return;
         }
@@ -63,7 +64,7 @@ impl World {
             pg.replayed = dir.min_recovery_end.max(dir.checkpoint).min(dir.wal.end);
         }
         note!(self, "n{} runs as a replica", node + 1);
-        self.set_upstream(node, upstream.as_ref());
+        self.set_upstream(node, upstream);
         let pg = self.nodes[node].pg.life;
         self.queue.after(1_000, Event::Receiver { node, pg });
     }

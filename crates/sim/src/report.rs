@@ -107,9 +107,9 @@ pub(crate) fn action(action: &Action) -> Option<String> {
                 txn.compare.len(),
                 ops(&txn.then)
             ),
-            StoreRequest::GrantLease { .. }
-            | StoreRequest::KeepAlive(_)
-            | StoreRequest::Read => format!("request {}: {request:?}", id.0),
+            StoreRequest::GrantLease { .. } | StoreRequest::KeepAlive(_) | StoreRequest::Read => {
+                format!("request {}: {request:?}", id.0)
+            }
         },
         Action::Postgres { id, op, term } => {
             format!("operation {}: {op:?} under term {:?}", id.0, term.map(|t| t.0))

@@ -195,7 +195,8 @@ impl World {
         let lost = former.is_none_or(|f| self.nodes[f].pg.dir.is_none());
         let alone = view.sync.as_ref().is_none_or(|s| !s.value.names_voters());
         let ended = view.leader.is_none();
-        ended && (lost || alone || self.nodes.len() == 2)
+        let barred = former.is_some() && former == self.options.nofailover;
+        ended && (lost || alone || barred || self.nodes.len() == 2)
     }
 
     /// Whether the cluster is as it should be.
@@ -217,7 +218,12 @@ impl World {
         for ix in (0..self.nodes.len()).filter(|ix| *ix != leader) {
             let pg = &self.nodes[ix].pg;
             if pg.receiver.is_none_or(|r| r.from != leader) {
-                return Err(format!("n{} ({:?}) does not stream from n{}", ix + 1, pg.run, leader + 1));
+                return Err(format!(
+                    "n{} ({:?}) does not stream from n{}",
+                    ix + 1,
+                    pg.run,
+                    leader + 1
+                ));
             }
         }
         Ok(())

@@ -15,7 +15,8 @@ pub(crate) fn check(world: &mut World, before: &ClusterView, after: &ClusterView
     if world.synchronous() || record.value.by != Accession::Silence {
         return;
     }
-    let (Some(beat), Some(leader)) = (before.beat.as_ref(), world.index(&record.value.leader)) else {
+    let (Some(beat), Some(leader)) = (before.beat.as_ref(), world.index(&record.value.leader))
+    else {
         return;
     };
     let has = world.nodes[leader].pg.dir.as_ref().map_or(pgherd_core::Lsn::ZERO, |d| d.wal.end);

@@ -56,8 +56,8 @@ fn check_init(world: &mut World, node: Ix) {
         .initialize
         .as_ref()
         .is_some_and(|i| i.value == Initialize::Bootstrapping);
-    let elsewhere = (0..world.nodes.len())
-        .any(|ix| ix != node && world.nodes[ix].pg.run != Run::Down);
+    let elsewhere =
+        (0..world.nodes.len()).any(|ix| ix != node && world.nodes[ix].pg.run != Run::Down);
     if !reserved || elsewhere || world.nodes[node].pg.wal().is_some() {
         world.broken(RULE, format!("n{} orders initdb", node + 1));
     }

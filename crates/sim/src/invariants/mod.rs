@@ -1,9 +1,9 @@
 //! What must hold at every step: one named invariant per file, and the moments at which they look.
 //! An invariant reads the whole world; it never changes anything but the verdict.
 
+use pgherd_core::Term;
 use pgherd_core::cluster::{ClusterView, Txn};
 use pgherd_core::postgres::PgOp;
-use pgherd_core::Term;
 
 use crate::event::Ix;
 use crate::wal::Wal;

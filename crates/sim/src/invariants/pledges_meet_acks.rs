@@ -38,7 +38,8 @@ pub(crate) fn check_commit(world: &mut World, leader: Ix, commit: Wal) {
     let lacking = lacking.count() as u32;
     if lacking > sync.value.quorum {
         let quorum = sync.value.quorum;
-        let found = format!("{lacking} voters lack {}, and {} suffice to elect", commit.end, quorum + 1);
+        let found =
+            format!("{lacking} voters lack {}, and {} suffice to elect", commit.end, quorum + 1);
         world.broken(RULE, found);
     }
 }

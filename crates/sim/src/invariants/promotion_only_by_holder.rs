@@ -25,7 +25,10 @@ pub(crate) fn check(world: &mut World, node: Ix, op: &PgOp, term: Option<Term>) 
         format!("the store never gave term {:?} to it", term.map(|t| t.0))
     } else if belief.is_none_or(|deadline| deadline < now) && !paused {
         "its belief has ended".to_owned()
-    } else if guard.armed.is_none_or(|(armed, _)| Some(armed) != term) && guard.fired < term && !paused {
+    } else if guard.armed.is_none_or(|(armed, _)| Some(armed) != term)
+        && guard.fired < term
+        && !paused
+    {
         "its guard is not armed for that term".to_owned()
     } else {
         return;

@@ -38,7 +38,8 @@ pub(crate) fn check(world: &mut World, node: Ix, txn: &Txn) {
     });
     let have = has.count() as u32;
     if have < names.count {
-        let found = format!("n{} serves though {have} of {} have {}", node + 1, names.count, start.end);
+        let found =
+            format!("n{} serves though {have} of {} have {}", node + 1, names.count, start.end);
         world.broken(RULE, found);
     }
 }

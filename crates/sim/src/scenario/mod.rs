@@ -32,7 +32,9 @@ fn parse(text: &str) -> Scenario {
         match (&mut output, line) {
             (Some(shown), "") => {
                 let shown = std::mem::take(shown);
-                scenario.blocks.push(Block { commands: std::mem::take(&mut commands), output: shown });
+                scenario
+                    .blocks
+                    .push(Block { commands: std::mem::take(&mut commands), output: shown });
                 output = None;
             }
             (Some(shown), line) => {

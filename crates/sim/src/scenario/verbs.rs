@@ -88,8 +88,8 @@ impl Stage {
                 Ok(Vec::new())
             }
             "write" => self.write(rest.first().copied().unwrap_or("500")),
-            "kill" | "start" | "stop" | "crash" | "boot" | "freeze" | "thaw" | "hang" | "unhang"
-            | "reinit" | "slow" => self.each(verb, rest),
+            "kill" | "start" | "stop" | "crash" | "boot" | "freeze" | "thaw" | "hang"
+            | "unhang" | "reinit" | "slow" => self.each(verb, rest),
             "remove" => self.each(verb, rest.get(1..).unwrap_or_default()),
             "partition" => self.partition(rest),
             "store" => self.store(rest.first().copied().unwrap_or_default()),
@@ -119,7 +119,8 @@ impl Stage {
             let step = world.now() + 1_000;
             world.run(step);
         }
-        let words = if world.told_waits() { "the write waits" } else { "the write is acknowledged" };
+        let words =
+            if world.told_waits() { "the write waits" } else { "the write is acknowledged" };
         Ok(vec![format!("{} {words}", seconds(world.now()))])
     }
 
@@ -269,7 +270,10 @@ impl Stage {
             ["leader", node] => {
                 let wanted = self.select(&[*node])?;
                 let is = world.leader();
-                ok(is.is_some() && wanted == is.into_iter().collect::<Vec<_>>(), format!("it is {is:?}"))
+                ok(
+                    is.is_some() && wanted == is.into_iter().collect::<Vec<_>>(),
+                    format!("it is {is:?}"),
+                )
             }
             ["no", "leader"] => ok(world.leader().is_none(), "somebody leads".to_owned()),
             ["whole"] => world.whole().map(|()| Vec::new()),
@@ -318,7 +322,10 @@ impl Stage {
         if recent == wanted {
             Ok(Vec::new())
         } else {
-            Err(format!("the last was acknowledged at {}, {primaries} primaries", seconds(world.ledger.last_ack)))
+            Err(format!(
+                "the last was acknowledged at {}, {primaries} primaries",
+                seconds(world.ledger.last_ack)
+            ))
         }
     }
 }
@@ -344,8 +351,15 @@ fn cluster(words: &[&str]) -> Result<World, String> {
             other => return Err(format!("a cluster has no '{other}'")),
         }
     }
-    let options =
-        Options { seed, nodes, policy, mutant: None, nofailover: None, clients: true, plain_clocks: true };
+    let options = Options {
+        seed,
+        nodes,
+        policy,
+        mutant: None,
+        nofailover: None,
+        clients: true,
+        plain_clocks: true,
+    };
     let mut world = World::new(options);
     world.faults.write_bytes = 2_000;
     world.story = Some(Vec::new());

@@ -2,6 +2,9 @@
 //! never early, and a leader change that gives every lease its full time again and one second more.
 //! Generic over keys and values; what the keys mean is `cluster_store`'s.
 
+#[cfg(test)]
+mod conforms;
+
 use std::collections::BTreeMap;
 
 use crate::clock::Micros;
@@ -62,6 +65,18 @@ impl<K: Ord + Clone, V> StoreModel<K, V> {
 
     pub(crate) fn get(&self, key: &K) -> Option<&Entry<V>> {
         self.keys.get(key)
+    }
+
+    /// All keys, in order.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&K, &Entry<V>)> {
+        self.keys.iter()
+    }
+
+    /// The time to live of a lease that exists.
+    #[cfg(test)]
+    pub(crate) fn ttl(&self, id: i64) -> Option<Micros> {
+        self.leases.get(&id).map(|lease| lease.ttl)
     }
 
     /// A new lease; whole seconds, rounded up, as etcd grants them.
@@ -168,10 +183,7 @@ mod tests {
         let mut store = Store::new();
         assert_eq!(store.txn(&[Cmp::Modified("a", 0)], [Change::Put("a", 1, None)]), Some(2));
         assert_eq!(store.txn(&[Cmp::Modified("a", 0)], [Change::Put("a", 2, None)]), None);
-        assert_eq!(
-            store.txn(&[], [Change::Put("a", 3, None), Change::Put("b", 4, None)]),
-            Some(3)
-        );
+        assert_eq!(store.txn(&[], [Change::Put("a", 3, None), Change::Put("b", 4, None)]), Some(3));
         let a = store.get(&"a").unwrap();
         assert_eq!((a.created, a.modified), (2, 3));
         assert_eq!(store.txn(&[], []), Some(3), "a compare alone changes nothing");
