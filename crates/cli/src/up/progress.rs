@@ -107,6 +107,11 @@ impl Progress {
         self.serving.is_some()
     }
 
+    /// Management is paused.
+    pub(super) fn paused(&self) -> bool {
+        self.paused
+    }
+
     /// Who leads.
     pub(crate) fn leader(&self) -> Option<&NodeName> {
         self.reign.as_ref().map(|(name, _)| name)
@@ -143,6 +148,7 @@ fn label(info: &MemberInfo) -> String {
         (MemberState::Stopped, MemberRole::Uninitialized) => "no data yet".to_owned(),
         (MemberState::Stopped, _) => "stopped".to_owned(),
         (MemberState::Crashed, _) => "crashed".to_owned(),
+        (MemberState::Other, _) if info.state == "unknown" => "its agent looks at it".to_owned(),
         (MemberState::Other, _) => info.state.clone(),
     }
 }

@@ -25,6 +25,10 @@ use crate::settings::node::ClusterId;
 const LOOK: Duration = Duration::from_millis(10);
 /// After so long a start is slow, and what is missing is said.
 const SLOW: Duration = Duration::from_secs(20);
+/// How long a guard may take to kill everything.
+const KILL_BOUND: Duration = Duration::from_secs(5);
+/// The primary's agent tells its peers within this time that it stops; its PostgreSQL needs longer.
+const PRIMARY_AHEAD: Duration = Duration::from_millis(50);
 /// A store that dies so often at once will not come.
 const STORE_DEATHS_MAX: u32 = 4;
 
@@ -235,41 +239,70 @@ impl<'a> Herd<'a> {
         }
     }
 
-    /// Everybody in turn: the primary first, so that its replicas receive its last record; then
-    /// they; then the router; the store, which all need to let go of their keys, at the end.
+    /// Everybody in turn. The agents agree on the order among themselves: replicas that know of
+    /// the primary's stop wait for its last record, and a primary whose replicas stop too keeps its
+    /// right to return instead of handing over. So the primary hears it a moment earlier, and the
+    /// others before its PostgreSQL is down. The store, which all need to let go of their keys, is
+    /// the last.
     async fn stop(&mut self, interrupt: &mut Signals, terminate: &mut Signals) -> Outcome {
         self.complete = true;
         self.say("stopping ... (Ctrl-C again hurries)")?;
         let leader = self.progress.leader().map(ToString::to_string);
-        let is_leader = |kept: &Kept| leader.as_deref() == Some(kept.name.as_str());
-        self.agents.sort_by_key(|kept| !is_leader(kept));
-        let first = usize::from(self.agents.first().is_some_and(is_leader));
-        let mut hurry = 0;
-        for (from, to) in [(0, first), (first, self.agents.len())] {
-            for kept in &self.agents[from..to] {
-                kept.stop(Signal::TERM);
+        let is_leader = |kept: &&Kept| leader.as_deref() == Some(kept.name.as_str());
+        if let Some(leader) = self.agents.iter().find(is_leader) {
+            leader.stop(Signal::TERM);
+            tokio::time::sleep(PRIMARY_AHEAD).await;
+        }
+        self.agents.iter().for_each(|kept| kept.stop(Signal::TERM));
+        let mut said = vec![false; self.agents.len()];
+        let mut looks = tokio::time::interval(LOOK);
+        let mut hurries = 0;
+        while said.contains(&false) {
+            tokio::select! {
+                _ = looks.tick() => {}
+                _ = interrupt.recv() => hurries += 1,
+                _ = terminate.recv() => hurries += 1,
             }
-            while self.agents[from..to].iter().any(|kept| !kept.has_ended()) {
-                tokio::select! {
-                    () = all_ended(&mut self.agents[from..to]) => {}
-                    _ = interrupt.recv() => hurry += 1,
-                    _ = terminate.recv() => hurry += 1,
-                }
-                if hurry > 0 {
-                    let signal = if hurry == 1 { Signal::TERM } else { Signal::KILL };
-                    self.agents.iter().for_each(|kept| kept.stop(signal));
-                }
+            if hurries > 0 {
+                // What they leave is killed below; PostgreSQL's next start recovers.
+                self.agents.iter().for_each(|kept| kept.stop(Signal::KILL));
             }
-            for kept in &self.agents[from..to] {
-                let words = format!("{}: stopped", kept.name);
-                say(&mut self.printer, self.run.start, &words)?;
+            for (kept, said) in self.agents.iter().zip(&mut said) {
+                if kept.has_ended() && !*said {
+                    *said = true;
+                    let words = format!("{}: stopped", kept.name);
+                    say(&mut self.printer, self.run.start, &words)?;
+                }
             }
         }
+        self.clear_up()?;
         for kept in [&mut self.router, &mut self.store] {
             kept.stop(Signal::TERM);
             kept.ended().await;
         }
         self.say("everything is stopped")
+    }
+
+    /// An agent that was killed leaves PostgreSQL to its guard; a paused one leaves it running on
+    /// purpose.
+    fn clear_up(&mut self) -> Outcome {
+        for node in &self.run.marker.nodes {
+            let guard = pgherd_guard::Guard::adopt(&self.run.layout.run(&node.name));
+            let Some(guard) = guard.map_err(anyhow::Error::from)? else { continue };
+            if self.progress.paused() {
+                let words = "its PostgreSQL goes on, because management is paused";
+                say(&mut self.printer, self.run.start, &format!("{}: {words}", node.name))?;
+                continue;
+            }
+            guard.kill();
+            let until = Instant::now() + KILL_BOUND;
+            while guard.is_alive() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let words = format!("{}: its PostgreSQL was killed", node.name);
+            say(&mut self.printer, self.run.start, &words)?;
+        }
+        Ok(())
     }
 
     fn say(&mut self, words: &str) -> Outcome {
@@ -296,12 +329,6 @@ impl<'a> Herd<'a> {
             self.status_width = 0;
         }
         Ok(std::io::stdout().flush()?)
-    }
-}
-
-async fn all_ended(kept: &mut [Kept]) {
-    for one in kept {
-        one.ended().await;
     }
 }
 
