@@ -36,7 +36,7 @@ async fn one_dead_one_hung_one_alive() {
         let began = Instant::now();
         // A transaction must not be lost in a member that never answers, so no outcome is unknown.
         client.txn(swap("1"), WITHIN).await.unwrap();
-        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
         let began = Instant::now();
         for _ in 0..20 {
             client.prefix("a", WITHIN).await.unwrap();
@@ -45,6 +45,26 @@ async fn one_dead_one_hung_one_alive() {
         assert!(began.elapsed() < Duration::from_secs(2), "not sticky: {:?}", began.elapsed());
         let all = client.status_of_each(Duration::from_millis(300)).await;
         assert_eq!(all.iter().filter(|(_, status)| status.is_ok()).count(), 1);
+    }
+    server.stop().await;
+}
+
+/// Between dying and restarting, a server may accept a connection that it closes at once.
+#[tokio::test]
+async fn a_member_that_hangs_up_was_not_sent_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Embedded::start(dir.path()).await;
+    let rude = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let members = vec![endpoint(rude.local_addr().unwrap().port()), server.endpoint()];
+    let client = Client::new(Options::new(members));
+    let hang_up = async {
+        loop {
+            drop(rude.accept().await.unwrap());
+        }
+    };
+    tokio::select! {
+        () = hang_up => {}
+        reply = client.txn(swap("1"), WITHIN) => assert!(reply.unwrap().succeeded),
     }
     server.stop().await;
 }
@@ -58,11 +78,11 @@ async fn nobody_there_means_not_sent_in_time() {
     let error = client.txn(swap("1"), Duration::from_millis(700)).await.unwrap_err();
     assert!(matches!(error, Error::NotSent { .. }), "{error}");
     assert!(error.is_surely_unapplied());
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     let began = Instant::now();
     let error = client.lease_keepalive(7, Duration::from_millis(100)).await.unwrap_err();
     assert!(matches!(error, Error::NotSent { .. }), "{error}");
-    assert!(began.elapsed() < Duration::from_millis(300));
+    assert!(began.elapsed() < Duration::from_millis(600));
     let none = Client::new(Options::new(Vec::new()));
     let error = none.txn(swap("1"), Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, Error::NotSent { .. }), "{error}");
@@ -82,14 +102,14 @@ async fn a_server_that_stops_in_the_middle() {
     let error = client.txn(swap("2"), WITHIN).await.unwrap_err();
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
     assert!(!error.is_surely_unapplied());
-    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
     // The next one isn't even sent: the member doesn't greet.
     let error = client.txn(swap("3"), Duration::from_millis(600)).await.unwrap_err();
     assert!(matches!(error, Error::NotSent { .. }), "{error}");
     let began = Instant::now();
     let error = client.lease_keepalive(lease.id, Duration::from_millis(600)).await.unwrap_err();
     assert!(matches!(error, Error::NotSent { .. } | Error::Unknown { .. }), "{error}");
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
 
     // A read that began before it goes on waits for it, within its time.
     let reader = client.clone();
