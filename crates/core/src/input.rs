@@ -167,10 +167,11 @@ pub struct Durable {
     pub promise: Option<Promise>,
     /// The latest term whose beginning lies within this node's WAL.
     pub wal_term: Option<Term>,
-    /// The latest term whose leader this data directory followed, or was copied or repaired from: it
-    /// may hold WAL of that term and of those that it continues, and of no other.
+    /// The terms whose leaders this data directory followed, or was copied or repaired from: it may
+    /// hold WAL of these terms and of those that they continue, and of no other. More than one while
+    /// a repair is under way.
     #[serde(default)]
-    pub data_term: Option<Term>,
+    pub data_terms: Vec<Term>,
     /// The greatest term that this node has seen: it never goes back behind it.
     pub term_seen: Option<Term>,
 }

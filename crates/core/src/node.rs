@@ -375,7 +375,7 @@ impl Node {
         let Some(running) = self.op.take_if(|running| running.id == id) else { return };
         self.facts_from = self.now;
         self.pg = Pg::Unknown;
-        self.note_result(&running.op, result);
+        self.note_result(&running, result);
     }
 
     fn on_peer(&mut self, from: NodeName, message: PeerMessage) {
@@ -420,7 +420,8 @@ impl Node {
         }
         let id = OpId(self.fresh_id());
         let term = self.leads();
-        self.op = Some(RunningOp { id, op: op.clone() });
+        let begun_in = self.view.current_term();
+        self.op = Some(RunningOp { id, op: op.clone(), begun_in });
         self.push(Action::Postgres { id, op, term });
         true
     }

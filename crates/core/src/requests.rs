@@ -472,7 +472,7 @@ impl Node {
         self.candidacy = None;
         self.vacant_since = None;
         self.durable.wal_term = Some(term);
-        self.durable.data_term = Some(term);
+        self.durable.data_terms = vec![term];
         self.durable.term_seen = self.durable.term_seen.max(Some(term));
         self.persist();
     }

@@ -136,6 +136,8 @@ pub(crate) struct Asked {
 pub(crate) struct RunningOp {
     pub(crate) id: OpId,
     pub(crate) op: PgOp,
+    /// The term that was known when it began: whose leader a copy comes from.
+    pub(crate) begun_in: Option<Term>,
 }
 
 /// A request to the store that has not answered yet.

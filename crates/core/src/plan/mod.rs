@@ -17,7 +17,7 @@ use crate::node::{Node, PEER_BEAT};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg};
 use crate::postgres::{PgFailureKind, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Reason, Situation};
-use crate::state::{Lease, Pg};
+use crate::state::{Lease, Pg, RunningOp};
 use crate::{Duration, Lsn};
 
 impl Node {
@@ -329,10 +329,11 @@ impl Node {
     // === what operations leave behind ===
 
     /// Remembers failures: patience grows, and some failures change what is tried next.
-    pub(crate) fn note_result(&mut self, op: &PgOp, result: &PgOpResult) {
+    pub(crate) fn note_result(&mut self, running: &RunningOp, result: &PgOpResult) {
+        let op = &running.op;
         let failure = match result {
             PgOpResult::Done => {
-                self.note_done(op);
+                self.note_done(running);
                 return;
             }
             PgOpResult::Cancelled => return,
@@ -372,12 +373,19 @@ impl Node {
         }
     }
 
-    fn note_done(&mut self, op: &PgOp) {
+    fn note_done(&mut self, running: &RunningOp) {
+        let op = &running.op;
         let rewind_impossible = self.backoff.rewind_impossible;
         let start_failures = self.backoff.start_failures;
         let repaired = self.backoff.repaired;
         self.backoff = crate::node::Backoff::default();
-        self.backoff.repaired = repaired || matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. });
+        if matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. }) {
+            self.backoff.repaired = true;
+            self.durable.data_terms = running.begun_in.into_iter().collect();
+            self.persist();
+        } else {
+            self.backoff.repaired = repaired;
+        }
         if self.backoff.repaired {
             self.diverged = false;
         }

@@ -89,10 +89,10 @@ impl Node {
     /// Data that is about to be replaced or rewritten is of no term for sure any more, and will be
     /// of the leader's: that is on disk before anything is touched.
     fn forget_wal(&mut self) -> bool {
-        let term = self.view.current_term();
-        if self.durable.wal_term.is_some() || self.durable.data_term != term {
+        let Some(term) = self.view.current_term() else { return false };
+        if self.durable.wal_term.is_some() || !self.durable.data_terms.contains(&term) {
             self.durable.wal_term = None;
-            self.durable.data_term = term;
+            self.durable.data_terms.push(term);
             self.persist();
         }
         self.all_persisted()
@@ -100,9 +100,9 @@ impl Node {
 
     /// Before this leader's WAL can arrive, it is on disk that it may have.
     fn expect_wal(&mut self) -> bool {
-        let term = self.view.current_term();
-        if self.durable.data_term != term {
-            self.durable.data_term = term;
+        let Some(term) = self.view.current_term() else { return false };
+        if self.durable.data_terms != [term] {
+            self.durable.data_terms = vec![term];
             self.persist();
         }
         self.all_persisted()
@@ -265,12 +265,10 @@ impl Node {
     /// This node may hold WAL of a term that the leader's doesn't continue. Timeline numbers and
     /// history files can't tell then: two promotions may have made the same number at the same LSN.
     fn foreign_term(&self) -> bool {
-        let (Some(mine), Some(now)) =
-            (self.durable.wal_term.max(self.durable.data_term), self.view.current_term())
-        else {
-            return false;
-        };
-        mine < now && self.view.term.as_ref().is_some_and(|t| !t.value.continues(mine))
+        let Some(now) = self.view.current_term() else { return false };
+        let Some(record) = self.view.term.as_ref().map(|t| &t.value) else { return false };
+        let mut mine = self.durable.data_terms.iter().chain(&self.durable.wal_term);
+        mine.any(|term| *term < now && !record.continues(*term))
     }
 
     fn branch_of(&self, timeline: Timeline, beat: &Beat) -> Option<Branch> {
