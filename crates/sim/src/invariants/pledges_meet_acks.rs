@@ -1,5 +1,7 @@
 //! The voters who lack an acknowledged commit are too few to elect.
 
+use pgherd_core::{Instance, NodeName};
+
 use super::Rule;
 use crate::event::Ix;
 use crate::wal::Wal;
@@ -29,17 +31,24 @@ pub(crate) fn check_commit(world: &mut World, leader: Ix, commit: Wal) {
     if !sync.value.names_voters() {
         return;
     }
-    let lacking = sync.value.voters.iter().filter(|(name, instance)| {
-        let Some(ix) = world.index(name).filter(|ix| *ix != leader) else { return false };
-        let Some(dir) = world.nodes[ix].pg.dir.as_ref() else { return false };
-        let counts = instance.is_none_or(|i| i == dir.instance) && !world.nodes[ix].pg.removed;
-        counts && dir.broken.is_none() && !world.branches.contains(dir.wal, commit)
-    });
-    let lacking = lacking.count() as u32;
-    if lacking > sync.value.quorum {
-        let quorum = sync.value.quorum;
+    let quorum = sync.value.quorum;
+    let lacking = lacking(world, leader, commit);
+    if lacking > quorum {
         let found =
             format!("{lacking} voters lack {}, and {} suffice to elect", commit.end, quorum + 1);
         world.broken(RULE, found);
     }
+}
+
+/// How many voters, the leader apart, could pledge and lack this WAL.
+pub(super) fn lacking(world: &World, leader: Ix, part: Wal) -> u32 {
+    let Some(sync) = world.store.view().sync.as_ref() else { return 0 };
+    let lacks = |name: &NodeName, instance: &Option<Instance>| {
+        let ix = world.index(name).filter(|ix| *ix != leader)?;
+        let dir = world.nodes[ix].pg.dir.as_ref()?;
+        let counts = instance.is_none_or(|i| i == dir.instance) && !world.nodes[ix].pg.removed;
+        let lacks = counts && dir.broken.is_none() && !world.branches.contains(dir.wal, part);
+        lacks.then_some(())
+    };
+    sync.value.voters.iter().filter_map(|(name, instance)| lacks(name, instance)).count() as u32
 }

@@ -8,7 +8,7 @@ use crate::world::World;
 
 const RULE: Rule = Rule {
     name: "serves_when_safe",
-    sentence: "a beat says serving only for a primary whose listed standbys have the end of its recovery",
+    sentence: "a beat says serving only when at most 'quorum' of the voters lack the end of the primary's recovery",
 };
 
 pub(crate) fn check(world: &mut World, node: Ix, txn: &Txn) {
@@ -20,26 +20,21 @@ pub(crate) fn check(world: &mut World, node: Ix, txn: &Txn) {
         return;
     }
     let pg = &world.nodes[node].pg;
-    let names = pg.names;
     let writable = pg.writable();
     let Some(reign) = world.ledger.reigns.get_mut(pg.reign).filter(|_| writable) else { return };
     let start = reign.start;
     let first = !std::mem::replace(&mut reign.serving, true);
-    if !first || !names.waits() || names.placeholder {
+    if !first || !world.synchronous() {
         return;
     }
-    let has = (0..world.nodes.len()).filter(|ix| {
-        names.mask & (1 << ix) != 0
-            && world.nodes[*ix]
-                .pg
-                .dir
-                .as_ref()
-                .is_some_and(|d| world.branches.contains(d.wal, start))
-    });
-    let have = has.count() as u32;
-    if have < names.count {
-        let found =
-            format!("n{} serves though {have} of {} have {}", node + 1, names.count, start.end);
+    let Some(sync) = world.store.view().sync.as_ref() else { return };
+    if !sync.value.names_voters() {
+        return; // nobody else can be elected
+    }
+    let quorum = sync.value.quorum;
+    let lacking = super::pledges_meet_acks::lacking(world, node, start);
+    if lacking > quorum {
+        let found = format!("n{} serves, {lacking} voters lack {}", node + 1, start.end);
         world.broken(RULE, found);
     }
 }
