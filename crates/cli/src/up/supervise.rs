@@ -59,6 +59,7 @@ struct Herd<'a> {
     complete: bool,
     said_slow: bool,
     status_width: usize,
+    status_line: String,
     store_deaths: u32,
 }
 
@@ -99,6 +100,7 @@ impl<'a> Herd<'a> {
             complete: false,
             said_slow: false,
             status_width: 0,
+            status_line: String::new(),
             store_deaths: 0,
         })
     }
@@ -317,9 +319,13 @@ impl<'a> Herd<'a> {
         }
         let elapsed = self.run.start.elapsed().as_secs_f64();
         let line = format!("{elapsed:6.1} s  {words}");
+        if line == self.status_line {
+            return Ok(());
+        }
         let width = self.status_width.max(line.len());
         self.printer.raw(format_args!("\r{line:<width$}"))?;
         self.status_width = line.len();
+        self.status_line = line;
         Ok(())
     }
 
@@ -327,6 +333,7 @@ impl<'a> Herd<'a> {
         if self.status_width > 0 {
             self.printer.raw(format_args!("\r{:<1$}\r", "", self.status_width))?;
             self.status_width = 0;
+            self.status_line.clear();
         }
         Ok(std::io::stdout().flush()?)
     }

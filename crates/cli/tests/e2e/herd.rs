@@ -232,6 +232,19 @@ impl Herd {
         self.sweep();
     }
 
+    /// kill -9 of `up`, and when wanted of the processes that it started; PostgreSQL and its guards
+    /// live.
+    pub(crate) fn kill_up(&mut self, with_children: bool) {
+        let mut up = self.up.take().expect("up runs");
+        let id = up.id().cast_signed();
+        let parent = |pid: &i32| parent(*pid) == Some(id);
+        let mut doomed: Vec<i32> =
+            if with_children { pids().into_iter().filter(parent).collect() } else { Vec::new() };
+        doomed.insert(0, id);
+        doomed.iter().for_each(|pid| send(pid.cast_unsigned(), Signal::KILL));
+        up.wait().unwrap();
+    }
+
     /// Hurts the leader's node; returns its name and when it was hit.
     pub(crate) fn hurt(&self, fault: Fault) -> (String, Instant) {
         let leader = self.leader().expect("a leader to hurt");
@@ -370,12 +383,13 @@ fn living_below(dir: &Path) -> Vec<i32> {
     pids().into_iter().filter(ours).collect()
 }
 
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?.parse().ok()
+}
+
 /// A process and everything below it.
 fn tree(root: i32) -> Vec<i32> {
-    let parent = |pid: i32| -> Option<i32> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?.parse().ok()
-    };
     let mut all = vec![root];
     let pids = pids();
     let mut at = 0;

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         test("bootstrap_writes_and_reads", bootstrap_writes_and_reads),
         test("ctrl_c_and_up_again", ctrl_c_and_up_again),
         test("kill_9_of_everything_and_up_again", kill_9_of_everything_and_up_again),
+        test("kill_9_of_up_alone", kill_9_of_up_alone),
+        test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
     ];
     tests.extend(Fault::ALL.map(|fault| {
         Trial::test(fault.name(), move || {
@@ -137,6 +139,28 @@ fn kill_9_of_everything_and_up_again() {
     say(&format!("whole again after {} ms", took.as_millis()));
     assert_eq!(numbers(&write_port(&herd), "SELECT count(*) FROM acks", LIMIT), [1000]);
     execute(&write_port(&herd), "INSERT INTO acks VALUES (1001)", LIMIT);
+}
+
+/// Its children notice, and stop in order by themselves.
+fn kill_9_of_up_alone() {
+    let mut herd = started();
+    execute(&write_port(&herd), "INSERT INTO acks SELECT generate_series(1, 1000)", LIMIT);
+    herd.kill_up(false);
+    let took = herd.start();
+    say(&format!("whole again after {} ms", took.as_millis()));
+    assert_eq!(numbers(&write_port(&herd), "SELECT count(*) FROM acks", LIMIT), [1000]);
+}
+
+/// PostgreSQL lives on under its guards, and the next agents adopt it.
+fn kill_9_of_all_but_postgresql() {
+    let mut herd = started();
+    let born = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+    let before = numbers(&write_port(&herd), born, LIMIT);
+    herd.kill_up(true);
+    let took = herd.start();
+    say(&format!("whole again after {} ms", took.as_millis()));
+    assert_eq!(numbers(&write_port(&herd), born, LIMIT), before, "PostgreSQL was restarted");
+    execute(&write_port(&herd), "INSERT INTO acks VALUES (1)", LIMIT);
 }
 
 fn survives(fault: Fault) {
