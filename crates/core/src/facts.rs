@@ -80,7 +80,9 @@ impl Node {
 
     /// How far this node's WAL reaches, while PostgreSQL runs.
     pub(crate) fn position(&self) -> Option<Position> {
-        let term = self.durable.wal_term?;
+        // Nobody knows of which term the WAL is: an operator who names this node accepts that.
+        let unknown = self.operator_named_me().then_some(Term(0));
+        let term = self.durable.wal_term.or(unknown)?;
         let lsn = match &self.running()?.role {
             PgRole::Primary(primary) => primary.flushed,
             PgRole::Replica(replica) => replica.received,

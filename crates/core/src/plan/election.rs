@@ -208,7 +208,7 @@ impl Node {
     }
 
     /// An operator named this node though nobody leads: loss is accepted.
-    fn operator_named_me(&self) -> bool {
+    pub(crate) fn operator_named_me(&self) -> bool {
         self.view.failover.as_ref().is_some_and(|f| {
             f.value.leader.is_none() && f.value.member.as_ref() == Some(&self.config.name)
         })

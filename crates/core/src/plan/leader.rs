@@ -139,8 +139,13 @@ impl Node {
 
     fn start_in_place(&mut self) -> Reason {
         if self.op.is_none() && self.all_persisted() && self.believes_for(Duration::millis(300)) {
-            let names = self.first_names();
-            self.start_op(PgOp::StartPrimary { names });
+            // A replica's directory gets a new timeline: it starts as a replica, and promotes.
+            if self.stopped().is_some_and(|control| !Self::primary_data(control)) {
+                self.start_op(PgOp::StartReplica { upstream: None });
+            } else {
+                let names = self.first_names();
+                self.start_op(PgOp::StartPrimary { names });
+            }
         }
         Reason::StartingInPlace
     }

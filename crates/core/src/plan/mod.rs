@@ -65,7 +65,11 @@ impl Node {
     fn kill_without_data(&mut self) {
         let gone =
             matches!(self.pg_facts().map(|f| &f.state), Some(PgState::Absent | PgState::Broken(_)));
-        if gone && self.maybe_alive && self.op.is_none() {
+        let building = matches!(
+            self.op.as_ref().map(|o| &o.op),
+            Some(PgOp::Init | PgOp::Clone { .. } | PgOp::Rewind { .. })
+        );
+        if gone && self.maybe_alive && !building {
             self.kill_now();
         }
     }
