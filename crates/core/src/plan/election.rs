@@ -194,7 +194,10 @@ impl Node {
     /// A planned hand-over names this node and says how far it must have got.
     fn accept_handover(&mut self, end: crate::Lsn) -> Reason {
         match self.position() {
-            Some(position) if position.lsn > end || self.breaks(Mutant::HandsOverTooEarly) => {
+            Some(position)
+                if (position.lsn > end && Some(position.term) == self.view.current_term())
+                    || self.breaks(Mutant::HandsOverTooEarly) =>
+            {
                 self.take_over(Accession::HandOver, None, false);
                 Reason::TakingOver
             }
@@ -424,6 +427,7 @@ impl Node {
         if let (Some(_), Some(mine), Some(instance)) = (quiet, self.position(), self.instance())
             && counts(&self.config.name, instance)
             && self.all_persisted()
+            && self.op.is_none()
         {
             pledged.push((self.config.name.clone(), mine));
         }

@@ -3,7 +3,7 @@
 use crate::Duration;
 use crate::cluster::ReignEnd;
 use crate::node::Node;
-use crate::postgres::{PgOp, PgState};
+use crate::postgres::{ControlState, PgOp, PgState};
 use crate::reason::Reason;
 use crate::state::Pg;
 
@@ -65,7 +65,12 @@ impl Node {
 
     /// PostgreSQL is stopped: hand over to somebody who stays, or release.
     fn let_go(&mut self, since: crate::Time) -> Reason {
-        let end = self.stopped().map(|c| c.checkpoint).unwrap_or_default();
+        let clean = self.stopped().filter(|c| c.state == ControlState::ShutDown);
+        let Some(end) = clean.map(|c| c.checkpoint) else {
+            // It was killed: where its WAL ends is not known, and whoever is fit may follow.
+            self.release_once(ReignEnd::Died);
+            return if self.passed(since, RELEASE) { self.stopped_now() } else { Reason::Stopping };
+        };
         let ended = self.reign.as_ref().is_some_and(|r| r.ended.is_some());
         if self.passed(since, WAIT_FOR_PRIMARY + RELEASE) {
             return self.stopped_now();
@@ -80,11 +85,18 @@ impl Node {
             return Reason::Stopping;
         }
         let successor = self.successor(end);
-        self.release(match successor {
+        self.release_once(match successor {
             Some(to) => ReignEnd::HandedOver { to, lsn: end },
             None => ReignEnd::Stopped { lsn: end },
         });
         Reason::Stopping
+    }
+
+    fn release_once(&mut self, end: ReignEnd) {
+        let ended = self.reign.as_ref().is_some_and(|r| r.ended.is_some());
+        if !ended && !self.deciding() {
+            self.release(end);
+        }
     }
 
     /// Somebody who stays and has everything; voters where there are voters.
@@ -96,7 +108,10 @@ impl Node {
             .filter(|(name, peer)| {
                 peer.beat.electable
                     && self.heard(name, Duration::millis(500)).is_some()
-                    && peer.beat.position.is_some_and(|p| p.lsn > end)
+                    && peer
+                        .beat
+                        .position
+                        .is_some_and(|p| p.lsn > end && Some(p.term) == self.leads())
                     && (!synchronous || voters.is_some_and(|s| s.voters.contains_key(*name)))
             })
             .max_by_key(|(_, peer)| peer.beat.position)

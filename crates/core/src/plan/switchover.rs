@@ -6,13 +6,15 @@ use crate::cluster::{FailoverRequest, Key, Op, Purpose, ReignEnd, Value};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
-use crate::postgres::{ControlState, PgOp};
+use crate::postgres::{ControlState, PgOp, PgState};
 use crate::reason::{Reason, Situation, SwitchoverRefusal};
 use crate::state::HandOver;
 use crate::{Duration, Lsn, NodeName};
 
 /// A candidate that did not get the last record within this time doesn't get the key.
 const CATCH_UP: Duration = Duration::secs(10);
+/// A PostgreSQL that is still going down after this is killed.
+const STOP: Duration = Duration::secs(60);
 
 impl Node {
     /// Begins what the `failover` key asks for, or clears a request that can't be fulfilled.
@@ -96,7 +98,7 @@ impl Node {
             // The stop failed: PostgreSQL still runs, so nothing has happened.
             return self.call_off(SwitchoverRefusal::CandidateTooSlow);
         }
-        let Some(control) = self.stopped() else { return Reason::SwitchoverStopping(to) };
+        let Some(control) = self.stopped() else { return self.handover_stuck(to, since) };
         if control.state != ControlState::ShutDown {
             // It had to be killed: no shutdown checkpoint says where its WAL ends.
             return self.call_off(SwitchoverRefusal::CandidateTooSlow);
@@ -112,10 +114,27 @@ impl Node {
         Reason::SwitchoverCatchingUp(to)
     }
 
+    /// The stop ended and PostgreSQL is neither up nor down.
+    fn handover_stuck(&mut self, to: NodeName, since: crate::Time) -> Reason {
+        match self.pg_facts().map(|f| &f.state) {
+            Some(PgState::Absent | PgState::Broken(_)) => {
+                return self.call_off(SwitchoverRefusal::CandidateTooSlow);
+            }
+            Some(PgState::NotAccepting(_) | PgState::Unresponsive { .. })
+                if self.passed(since, STOP) =>
+            {
+                self.kill_now();
+            }
+            _ => {}
+        }
+        Reason::SwitchoverStopping(to)
+    }
+
     /// The candidate's WAL goes past the beginning of the shutdown checkpoint's record, the last.
     fn has_all(&self, node: &NodeName, end: Lsn) -> bool {
         let peer = self.heard(node, Duration::secs(1));
-        peer.and_then(|p| p.beat.position).is_some_and(|position| position.lsn > end)
+        let term = self.leads();
+        peer.and_then(|p| p.beat.position).is_some_and(|p| p.lsn > end && Some(p.term) == term)
     }
 
     /// Starts in place again under the term that never ended.

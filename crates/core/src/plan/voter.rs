@@ -119,6 +119,10 @@ impl Node {
     }
 
     fn stop_receiving_and_answer(&mut self, asked: &Asked) {
+        if self.op.is_some() || self.kill.is_some() {
+            // What it does is not in the facts yet: it may be about to follow somebody.
+            return;
+        }
         if self.stopped().is_some() {
             self.start_op(PgOp::StartReplica { upstream: None });
             return;
