@@ -31,7 +31,8 @@ impl Clock {
         if wanted <= 0 {
             return 0;
         }
-        let mut guess = (i128::from(wanted) * 1_000_000 / i128::from(1_000_000 + self.ppm)) as u64;
+        let whole = i128::from(wanted) * 1_000_000 / i128::from(1_000_000 + self.ppm);
+        let mut guess = (whole as u64).saturating_sub(2);
         while self.at(guess) < time {
             guess += 1;
         }

@@ -366,7 +366,7 @@ impl World {
         self.tell_agent(node, delay, Input::PostgresExited);
         let (low, high) = (3_000, 40_000);
         self.kill_tree(node, low, high);
-        self.orphan_replication(node);
+        self.orphan_replication(node, true);
     }
 
     /// SIGKILL for all processes of PostgreSQL: they go within `low` to `high` microseconds.

@@ -126,7 +126,7 @@ impl World {
         }
         self.check_belief(node);
         self.forget_waiting(node);
-        self.orphan_replication(node);
+        self.orphan_replication(node, false);
         let pg = &mut self.nodes[node].pg;
         let was = pg.run;
         pg.settle(self.queue.now);

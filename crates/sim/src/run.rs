@@ -176,6 +176,7 @@ impl World {
                 asked = true;
                 self.stats.sometimes.last_resort += 1;
                 let best = (0..self.nodes.len())
+                    .filter(|ix| self.options.nofailover != Some(*ix))
                     .filter(|ix| self.nodes[*ix].pg.wal().is_some())
                     .max_by_key(|ix| self.nodes[*ix].pg.wal().map(|w| w.end));
                 self.ask_failover(None, best);

@@ -225,14 +225,14 @@ impl World {
         }
     }
 
-    /// All connections of a PostgreSQL end, both as replica and as upstream.
-    pub(crate) fn orphan_replication(&mut self, node: Ix) {
+    /// The connections of a PostgreSQL end, both as replica and as upstream. Without its postmaster
+    /// a walsender that is busy doesn't notice yet.
+    pub(crate) fn orphan_replication(&mut self, node: Ix, some_stay: bool) {
         self.drop_receiver(node);
-        let zombie = matches!(self.nodes[node].pg.run, Run::Zombie { .. });
         for peer in 0..MAX_NODES {
             let Some(sender) = self.nodes[node].pg.senders[peer] else { continue };
-            if zombie && self.rng.permille(500) {
-                continue; // a walsender that is busy doesn't notice yet
+            if some_stay && self.rng.permille(500) {
+                continue;
             }
             self.nodes[node].pg.senders[peer] = None;
             if self.nodes[node].up && self.net.pg(node, peer) {

@@ -13,7 +13,7 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn seeds_keep_every_invariant() {
-    for number in 1..=60 {
+    for number in 1..=100 {
         let outcome = seed(number, Wanted::default());
         if let Some(v) = outcome.violation {
             let last = outcome.last.join("\n");
