@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{Accession, ReignEnd, SyncState};
+use crate::cluster::{Accession, Purpose, ReignEnd, SyncState};
 use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
 use crate::node::Node;
@@ -343,7 +343,12 @@ impl Node {
 
     fn continue_candidacy(&mut self) -> Reason {
         let Some(candidacy) = &self.candidacy else { return Reason::AskingPledges };
-        let Some(ballot) = candidacy.ballot else { return Reason::AskingPledges };
+        let Some(ballot) = candidacy.ballot else {
+            if self.in_flight(Purpose::Claim) == 0 {
+                self.candidacy = None;
+            }
+            return Reason::AskingPledges;
+        };
         let lost = self.view.claim.as_ref().is_some_and(|c| c.modified > ballot);
         let over = self.durable.promise.as_ref().is_none_or(|p| self.newer_term_than(p.against));
         let late = self.passed(candidacy.since, BALLOT);

@@ -160,40 +160,28 @@ impl Node {
         if self.op.is_some() || self.policy().pause {
             return Reason::Busy;
         }
+        if self.in_flight(crate::cluster::Purpose::TakeOver) > 0 {
+            return Reason::StartingInPlace;
+        }
         let failed = self.reign.as_ref().is_some_and(|r| r.start_failures >= 2);
         if failed || self.somebody_can_follow() {
             self.release(ReignEnd::Died);
             return if failed { Reason::StartFailed } else { Reason::ReleasedAfterDeath };
         }
         if self.reign.as_ref().is_some_and(|r| r.was_primary) {
-            self.begin_anew();
+            return self.begin_anew();
         }
         if self.stopped().is_some() { self.start_in_place() } else { Reason::WaitingForFacts }
     }
 
-    /// The same reign, but PostgreSQL starts again: what it recovers must be on the voters before
-    /// clients see it.
-    pub(crate) fn begin_anew(&mut self) {
-        // A list under way may name voters that the view doesn't show yet.
-        let under_way = self.sync_uncertain
-            || self.in_flight(crate::cluster::Purpose::PublishSync) > 0
-            || self.view_lags();
-        let voters = under_way || self.view.sync.as_ref().is_some_and(|s| s.value.names_voters());
-        let gated = self.policy().synchronous() && (voters || self.view_strict());
-        let gate = gated.then_some(self.view.revision);
-        let now = self.now;
-        let Some(reign) = &mut self.reign else { return };
-        reign.was_primary = false;
-        reign.serving = false;
-        reign.promoted = false;
-        reign.start = None;
-        reign.list = crate::state::ListState::default();
-        reign.gate = gate;
-        reign.next_beat = now;
-    }
-
-    fn view_strict(&self) -> bool {
-        self.policy().synchronous() && self.policy().synchronous_mode_strict
+    /// The same leader, but PostgreSQL starts again: under a new term, so that nothing that was said
+    /// under the old one, and may still be on its way, speaks for the new primary. What it recovers
+    /// must be on the voters before clients see it.
+    pub(crate) fn begin_anew(&mut self) -> Reason {
+        if !self.deciding() {
+            self.take_over(crate::cluster::Accession::Return, None, false);
+        }
+        Reason::StartingInPlace
     }
 
     /// In synchronous modes: enough voters live to elect one of them.

@@ -145,7 +145,9 @@ impl Node {
         if let Some(reign) = &mut self.reign {
             reign.handover = None;
         }
-        self.begin_anew();
+        if self.primary().is_none() {
+            self.begin_anew();
+        }
         Reason::SwitchoverRefused(why)
     }
 }
