@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 use super::Ctl;
 use crate::args::EditConfigArgs;
 use crate::live::{Live, News};
-use crate::output::{Failure, Outcome, confirm};
+use crate::output::{Failure, Outcome, confirm, warn};
+use crate::settings::node::check_dynamic;
+use crate::settings::problem::Severity;
 use crate::settings::yaml::Node;
 
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
@@ -27,6 +29,11 @@ pub(super) async fn show(mut ctl: Ctl) -> Outcome {
 
 pub(super) async fn edit(mut ctl: Ctl, args: &EditConfigArgs) -> Outcome {
     let patch = patch(args)?;
+    let problems = check_dynamic(&patch);
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        return Err(Failure::Refused { place: String::new(), problems });
+    }
+    warn(&mut ctl.printer, "edit-config", &problems);
     let cluster = ctl.read().await?;
     let Some(old) = cluster.config() else {
         return Err(Failure::Failed(anyhow::anyhow!("the cluster has no settings yet")));
@@ -232,6 +239,19 @@ mod tests {
             "postgresql": {"use_slots": false, "parameters": {"pg_stat_statements.max": null}},
         });
         assert_eq!(Value::Object(patch), expected);
+    }
+
+    #[test]
+    fn a_value_that_nobody_could_read_is_refused_before_it_is_stored() {
+        let mut patch = Map::new();
+        set(&mut patch, "ttl", scalar("soon"));
+        set(&mut patch, "synchronus_mode", scalar("on"));
+        set(&mut patch, "primary_start_timeout", scalar("null"));
+        set(&mut patch, "postgresql.parameters.work_mem", scalar("8MB"));
+        let said: Vec<String> = check_dynamic(&patch).iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("ttl: expected a number of seconds"), "{said:?}");
+        assert!(said[1].ends_with("did you mean 'synchronous_mode'?"), "{said:?}");
     }
 
     #[test]

@@ -82,6 +82,45 @@ pub(crate) fn resolve(text: &str) -> Result<Resolved<Settings>, Vec<Problem>> {
     sort_out(settings, problems.into_inner())
 }
 
+/// Keys of the cluster-wide settings (contract 3.4) that decisions don't read.
+const OTHER_DYNAMIC: &[&str] = &[
+    "loop_wait",
+    "retry_timeout",
+    "maximum_lag_on_syncnode",
+    "max_timelines_history",
+    "primary_stop_timeout",
+    "primary_race_backoff",
+    "failsafe_mode",
+    "check_timeline",
+    "member_slots_ttl",
+    "slots",
+    "ignore_slots",
+    "standby_cluster",
+    "postgresql",
+];
+
+/// Looks at a change of the cluster-wide settings before anybody stores it: what can't be read there
+/// would silently be the default.
+pub(crate) fn check_dynamic(patch: &Map<String, Json>) -> Vec<Problem> {
+    // JSON is YAML.
+    let document = match Node::parse(&Json::Object(patch.clone()).to_string()) {
+        Ok(document) => document,
+        Err(problem) => return vec![problem],
+    };
+    let problems = RefCell::new(Vec::new());
+    let root = Section::root(&document, &problems);
+    policy(&root);
+    for key in OTHER_DYNAMIC {
+        root.take(key);
+    }
+    root.finish(&[]);
+    drop(root);
+    let mut problems = problems.into_inner();
+    // The line of a text that nobody wrote.
+    problems.iter_mut().for_each(|problem| problem.line = None);
+    problems
+}
+
 /// Gives the value only when nothing but warnings was noted.
 pub(super) fn sort_out<T>(
     value: Option<T>,
