@@ -90,11 +90,6 @@ impl Node {
         Some(Position { term, lsn })
     }
 
-    /// `a` surely holds everything that `b` holds.
-    pub(crate) fn reaches(&self, a: Position, b: Position) -> bool {
-        if self.breaks(Mutant::PositionWithoutTerm) { a.lsn >= b.lsn } else { a >= b }
-    }
-
     /// A peer that was heard within `span`.
     pub(crate) fn heard(&self, node: &NodeName, span: Duration) -> Option<&Peer> {
         self.peers.get(node).filter(|p| !p.lost && self.now.since(p.heard) <= span)

@@ -32,8 +32,6 @@ pub enum Mutant {
     ReleasesBeforeDead,
     /// Rejoins without a rewind when its WAL has diverged.
     NeverRewinds,
-    /// Compares positions by LSN alone, without the term.
-    PositionWithoutTerm,
     /// A takeover doesn't compare the revisions of leader and beat.
     TakeoverWithoutCompare,
     /// Opens for clients before the voters have the end of recovery.
@@ -42,7 +40,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::DeadlineFromReply,
         Self::NoFence,
         Self::PromoteWithoutKey,
@@ -57,7 +55,6 @@ impl Mutant {
         Self::HandsOverTooEarly,
         Self::ReleasesBeforeDead,
         Self::NeverRewinds,
-        Self::PositionWithoutTerm,
         Self::TakeoverWithoutCompare,
         Self::ServesTooEarly,
     ];

@@ -80,6 +80,12 @@ pub struct Node {
     pub(crate) attempt: Option<Attempt>,
     pub(crate) silence: Silence,
     pub(crate) vacant_since: Option<Time>,
+    /// Since when nothing but the others keeps this node from trying.
+    pub(crate) open_since: Option<Time>,
+    /// The operator's latest request, and when it was seen.
+    pub(crate) asked_failover: (Revision, Time),
+    /// Since when PostgreSQL neither answers nor is down.
+    pub(crate) busy_since: Option<Time>,
     pub(crate) peers: BTreeMap<NodeName, Peer>,
     pub(crate) op: Option<RunningOp>,
     pub(crate) kill: Option<OpId>,
@@ -150,6 +156,9 @@ impl Node {
             attempt: None,
             silence: Silence { leader: Revision(0), beat: Revision(0), since: now },
             vacant_since: None,
+            open_since: None,
+            asked_failover: (Revision(0), now),
+            busy_since: None,
             peers: BTreeMap::new(),
             op: None,
             kill: None,
@@ -243,7 +252,10 @@ impl Node {
     #[must_use]
     pub fn belief_until(&self) -> Option<Time> {
         let reign = self.reign.as_ref().filter(|r| r.ended.is_none())?;
-        let Lease::Held { confirmed, .. } = self.lease else { return None };
+        let Lease::Held { id, confirmed, .. } = self.lease else { return None };
+        if id != reign.lease {
+            return None;
+        }
         let margin = reign.ttl.percent(1) + Duration::millis(100);
         Some(confirmed.min(reign.confirmed) + (reign.ttl - margin))
     }
@@ -302,8 +314,15 @@ impl Node {
         }
         let leader = view.modified(&crate::cluster::Key::Leader);
         let beat = view.modified(&crate::cluster::Key::Beat);
-        if !self.seen_view || leader != self.silence.leader || beat != self.silence.beat {
+        // That the key's lease expired is no sign of life.
+        let expired = leader == Revision(0) && beat == self.silence.beat;
+        let moved = leader != self.silence.leader || beat != self.silence.beat;
+        if !self.seen_view || (moved && !expired) {
             self.silence = Silence { leader, beat, since: self.now };
+        }
+        let asked = view.modified(&crate::cluster::Key::Failover);
+        if self.asked_failover.0 != asked {
+            self.asked_failover = (asked, self.now);
         }
         self.seen_view = true;
         self.view = view;
@@ -341,6 +360,14 @@ impl Node {
             self.wal_advanced = None;
             self.stream_lost = None;
         }
+        self.busy_since = match &facts.state {
+            PgState::NotAccepting(_) => self.busy_since.or(Some(self.now)),
+            PgState::Absent
+            | PgState::Broken(_)
+            | PgState::Stopped(_)
+            | PgState::Unresponsive { .. }
+            | PgState::Running(_) => None,
+        };
         match &facts.state {
             PgState::Stopped(_) => self.maybe_alive = false,
             PgState::Running(_) | PgState::NotAccepting(_) | PgState::Unresponsive { .. } => {

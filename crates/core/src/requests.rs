@@ -177,7 +177,7 @@ impl Node {
             && (policy.synchronous_mode_strict || sync.names_voters());
         let over = self.view.current_term();
         let attempt =
-            Attempt { over, by, sent: self.now, serving: carried, gated, ttl: policy.ttl };
+            Attempt { over, lease, by, sent: self.now, serving: carried, gated, ttl: policy.ttl };
         let mut compare = vec![
             self.unchanged(Key::Term),
             self.unchanged(Key::Sync),
@@ -240,7 +240,7 @@ impl Node {
         let gated = policy.synchronous() && policy.synchronous_mode_strict;
         let by = Accession::Founding;
         let (over, ttl) = (None, policy.ttl);
-        let attempt = Attempt { over, by, sent: self.now, serving: false, gated, ttl };
+        let attempt = Attempt { over, lease, by, sent: self.now, serving: false, gated, ttl };
         let me = self.config.name.clone();
         let sync =
             SyncState { leader: policy.synchronous().then(|| me.clone()), ..Default::default() };
@@ -331,6 +331,10 @@ impl Node {
     }
 
     fn on_granted(&mut self, outcome: &StoreOutcome, sent: Time) {
+        if let Lease::Held { .. } = self.lease {
+            // The answer to an earlier question: what hangs on the held lease stays there.
+            return;
+        }
         self.lease = match outcome {
             StoreOutcome::Granted(id) => {
                 Lease::Held { id: *id, confirmed: sent, next: sent + self.policy().beat_interval() }
@@ -453,6 +457,7 @@ impl Node {
             term,
             by: attempt.by,
             ttl: attempt.ttl,
+            lease: attempt.lease,
             confirmed: attempt.sent,
             next_beat: self.now,
             seq: 0,

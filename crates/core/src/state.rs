@@ -42,6 +42,8 @@ pub(crate) struct Reign {
     pub(crate) term: Term,
     pub(crate) by: Accession,
     pub(crate) ttl: Duration,
+    /// The lease that the leader key hangs on: only its renewals prolong belief.
+    pub(crate) lease: LeaseId,
     /// When the last confirmed beat (or the takeover itself) was sent.
     pub(crate) confirmed: Time,
     pub(crate) next_beat: Time,
@@ -162,6 +164,7 @@ pub(crate) enum RequestKind {
 pub(crate) struct Attempt {
     /// The term that it was to end: only a later one is this attempt's.
     pub(crate) over: Option<Term>,
+    pub(crate) lease: LeaseId,
     pub(crate) by: Accession,
     pub(crate) sent: Time,
     pub(crate) serving: bool,

@@ -39,16 +39,15 @@ impl Node {
             (Some(leader), _) if leader.value == self.config.name => true,
             (Some(_), _) => self.silent() || self.suspects_leader(),
         };
-        if open && self.vacant_since.is_none() {
-            self.vacant_since = Some(self.now);
-            // Who comes first is judged by where everybody stands now.
-            self.next_peer_beat = self.now;
+        if open {
+            self.vacant_since.get_or_insert(self.now);
         }
         open || self.candidacy.is_some()
     }
 
     pub(crate) fn leave_election(&mut self) {
         self.vacant_since = None;
+        self.open_since = None;
     }
 
     /// The leader's agent is silent and its PostgreSQL gives no sign either.
@@ -87,7 +86,13 @@ impl Node {
             return self.plan_return();
         }
         if let Some(reason) = self.wait_for_others() {
+            self.open_since = None;
             return reason;
+        }
+        if self.open_since.is_none() {
+            self.open_since = Some(self.now);
+            // Who comes first is judged by where everybody stands now.
+            self.next_peer_beat = self.now;
         }
         if let Some(reason) = self.unfit() {
             return reason;
@@ -152,11 +157,7 @@ impl Node {
         }
         // A replica that took the key and died before its promotion returns as one, and promotes.
         let startable = self.stopped().is_some_and(Self::primary_data);
-        if (startable || self.running().is_some())
-            && !self.config.nofailover
-            && !self.deciding()
-            && self.op.is_none()
-        {
+        if (startable || self.running().is_some()) && !self.deciding() && self.op.is_none() {
             self.take_over(Accession::Return, None, false);
             return Reason::TakingOver;
         }
@@ -224,7 +225,7 @@ impl Node {
         if let Some(named) = self.view.failover.as_ref().and_then(|f| f.value.member.as_ref())
             && *named != self.config.name
             && self.heard(named, Duration::secs(1)).is_some_and(|p| p.beat.electable)
-            && !self.passed(self.vacant_since.unwrap_or(self.now), RETURN)
+            && !self.passed(self.asked_failover.1, RETURN)
         {
             return Some(Reason::WaitingForCandidate(named.clone()));
         }
@@ -253,7 +254,7 @@ impl Node {
 
     /// A peer that could lead, is further ahead or comes first among equals, and still has time.
     fn ahead_of_me(&self, mine: Position) -> Option<Reason> {
-        if self.passed(self.vacant_since.unwrap_or(self.now), PRECEDENCE + self.jitter())
+        if self.passed(self.open_since.unwrap_or(self.now), PRECEDENCE + self.jitter())
             || self.operator_named_me()
             || self.breaks(Mutant::IgnoresMoreAdvanced)
         {
@@ -303,6 +304,11 @@ impl Node {
         if self.now < self.stand_back_until || self.lease_id().is_none() || !self.knows_others() {
             return Reason::AskingPledges;
         }
+        if self.breaks(Mutant::PromoteWithoutKey) {
+            let names = crate::postgres::SyncNames::default();
+            self.start_op(PgOp::Promote { names });
+            return Reason::Promoting;
+        }
         let by = if self.operator_named_me() {
             Accession::Operator
         } else if self.policy().synchronous() {
@@ -325,7 +331,7 @@ impl Node {
     /// Everybody who lives has said where he stands since the place became vacant, or had the time
     /// to: otherwise two nodes think of themselves as the first, and hinder each other.
     fn knows_others(&self) -> bool {
-        let Some(since) = self.vacant_since else { return true };
+        let Some(since) = self.open_since else { return true };
         let silent =
             |name: &NodeName| self.heard(name, AGENT_SILENT).is_some_and(|peer| peer.heard < since);
         self.passed(since, ROLL_CALL) || !self.electorate().iter().any(silent)
@@ -448,7 +454,7 @@ impl Node {
         else {
             return waiting;
         };
-        let ahead = pledged.iter().find(|(_, theirs)| !self.reaches(mine, *theirs));
+        let ahead = pledged.iter().find(|(_, theirs)| mine < *theirs);
         let named = self.candidacy.as_ref().is_some_and(|c| c.by == Accession::Operator);
         if let Some((name, _)) = ahead
             && !named

@@ -49,7 +49,7 @@ impl Node {
     fn end_belief(&mut self) {
         let over = match self.belief_until() {
             Some(end) => self.now >= end,
-            None => self.leads().is_some() && !matches!(self.lease, Lease::Held { .. }),
+            None => self.leads().is_some(),
         };
         if !over || self.policy().pause || self.breaks(Mutant::NoFence) {
             return;

@@ -50,7 +50,13 @@ impl Node {
             PgState::Broken(what) => self.repair(leader, what),
             PgState::Stopped(control) => self.start_following(leader, &control),
             PgState::Running(_) => self.follow(leader),
-            PgState::NotAccepting(_) => Reason::StartingReplica,
+            PgState::NotAccepting(_) => {
+                let patience = self.policy().primary_start_timeout;
+                if self.busy_since.is_some_and(|since| self.passed(since, patience)) {
+                    self.kill_now();
+                }
+                Reason::StartingReplica
+            }
             PgState::Unresponsive { since } => {
                 if self.passed(since, Duration::secs(10)) {
                     self.kill_now();
