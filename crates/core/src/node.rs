@@ -84,6 +84,8 @@ pub struct Node {
     pub(crate) open_since: Option<Time>,
     /// The operator's latest request, and when it was seen.
     pub(crate) asked_failover: (Revision, Time),
+    /// The latest claim, and when it was seen.
+    pub(crate) claim_seen: (Revision, Time),
     /// Since when PostgreSQL neither answers nor is down.
     pub(crate) busy_since: Option<Time>,
     pub(crate) peers: BTreeMap<NodeName, Peer>,
@@ -158,6 +160,7 @@ impl Node {
             vacant_since: None,
             open_since: None,
             asked_failover: (Revision(0), now),
+            claim_seen: (Revision(0), now),
             busy_since: None,
             peers: BTreeMap::new(),
             op: None,
@@ -323,6 +326,10 @@ impl Node {
         let asked = view.modified(&crate::cluster::Key::Failover);
         if self.asked_failover.0 != asked {
             self.asked_failover = (asked, self.now);
+        }
+        let claimed = view.modified(&crate::cluster::Key::Claim);
+        if self.claim_seen.0 != claimed {
+            self.claim_seen = (claimed, self.now);
         }
         self.seen_view = true;
         self.view = view;

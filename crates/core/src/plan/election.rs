@@ -304,6 +304,9 @@ impl Node {
         if self.now < self.stand_back_until || self.lease_id().is_none() || !self.knows_others() {
             return Reason::AskingPledges;
         }
+        if let Some(candidate) = self.open_claim() {
+            return Reason::AnotherIsAhead(candidate);
+        }
         if self.breaks(Mutant::PromoteWithoutKey) {
             let names = crate::postgres::SyncNames::default();
             self.start_op(PgOp::Promote { names });
@@ -326,6 +329,14 @@ impl Node {
         });
         self.claim(false);
         Reason::AskingPledges
+    }
+
+    /// Somebody else's ballot is under way: a newer claim would only kill it.
+    fn open_claim(&self) -> Option<NodeName> {
+        let claim = self.view.claim.as_ref().filter(|c| !c.value.withdrawn)?;
+        let fresh = !self.passed(self.claim_seen.1, BALLOT);
+        let other = claim.value.candidate != self.config.name;
+        (fresh && other && !self.operator_named_me()).then(|| claim.value.candidate.clone())
     }
 
     /// Everybody who lives has said where he stands since the place became vacant, or had the time
