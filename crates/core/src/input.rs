@@ -172,6 +172,9 @@ pub struct Durable {
     /// a repair is under way.
     #[serde(default)]
     pub data_terms: Vec<Term>,
+    /// Management was paused when last heard of: without the store, PostgreSQL is left alone.
+    #[serde(default)]
+    pub paused: bool,
     /// The greatest term that this node has seen: it never goes back behind it.
     pub term_seen: Option<Term>,
 }

@@ -341,8 +341,10 @@ impl Node {
     /// Remembers the greatest term seen.
     fn notice_term(&mut self) {
         let term = self.view.current_term();
-        if term > self.durable.term_seen {
-            self.durable.term_seen = term;
+        let paused = self.policy().pause;
+        if term > self.durable.term_seen || paused != self.durable.paused {
+            self.durable.term_seen = self.durable.term_seen.max(term);
+            self.durable.paused = paused;
             self.persist();
         }
     }

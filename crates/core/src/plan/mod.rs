@@ -105,7 +105,7 @@ impl Node {
             return (Situation::Shutdown, self.plan_shutdown());
         }
         if !self.seen_view {
-            return (Situation::Starting, Reason::WaitingForStore);
+            return self.plan_without_store();
         }
         if self.reign.is_some() {
             return self.plan_leader();
@@ -130,6 +130,17 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// The guard's deadline from an earlier life stands meanwhile; where none does, a primary that
+    /// nobody vouches for ends when that deadline would have passed.
+    fn plan_without_store(&mut self) -> (Situation, Reason) {
+        let patience = self.config.founding_policy.ttl;
+        if self.passed(self.born, patience) && self.may_write() && !self.durable.paused {
+            self.kill_now();
+            return (Situation::Fence, Reason::BeliefEnded);
+        }
+        (Situation::Starting, Reason::WaitingForStore)
     }
 
     fn foreign_data(&self) -> bool {
