@@ -123,6 +123,7 @@ impl Agent {
     /// One input, and everything that follows from it.
     fn feed(&mut self, input: Input) {
         self.node.handle(clock::now(), input);
+        self.postgres.hurry(self.node.impatient());
         let mut actions = Vec::new();
         while let Some(action) = self.node.poll_action() {
             // The fence first: whatever else this turn starts, it starts under the new deadline.

@@ -82,7 +82,8 @@ mod tests {
         assert_eq!(load(dir.path()).unwrap(), Durable::default());
         let candidate = NodeName::new("pg-1").unwrap();
         let promise = Promise { ballot: Revision(7), candidate, against: Some(Term(3)) };
-        let record = Durable { promise: Some(promise), wal_term: Some(Term(3)), term_seen: None };
+        let record =
+            Durable { promise: Some(promise), wal_term: Some(Term(3)), ..Durable::default() };
         save(dir.path(), &Durable::default()).unwrap();
         save(dir.path(), &record).unwrap();
         assert_eq!(load(dir.path()).unwrap(), record);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::clock;
 use crate::event::Event;
 
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks while a decision waits for what they show.
+const HURRIED: Duration = Duration::from_millis(15);
 /// A look at files that takes longer isn't waited for; the observation goes on without it.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
@@ -38,6 +41,7 @@ pub(crate) struct PostgresLane {
     events: mpsc::Sender<Event>,
     addresses: Addresses,
     nudge: Arc<Notify>,
+    hurry: Arc<AtomicBool>,
     operations: JoinSet<()>,
     watchers: JoinSet<()>,
     armed: Option<(Term, Time)>,
@@ -55,6 +59,7 @@ impl PostgresLane {
     ) -> Self {
         let server = Arc::new(server);
         let nudge = Arc::new(Notify::new());
+        let hurry = Arc::new(AtomicBool::new(false));
         let mut watchers = JoinSet::new();
         let stop_first = match found {
             Found::Nothing => false,
@@ -74,13 +79,14 @@ impl PostgresLane {
             data_dir: data_dir.to_owned(),
             events: events.clone(),
             nudge: Arc::clone(&nudge),
+            hurry: Arc::clone(&hurry),
             look: None,
             stopped_since: None,
         };
         watchers.spawn(sampler.run(stop_first));
         watchers.spawn(watch_end(Arc::clone(&server), events.clone()));
         let operations = JoinSet::new();
-        Self { server, events, addresses, nudge, operations, watchers, armed: None }
+        Self { server, events, addresses, nudge, hurry, operations, watchers, armed: None }
     }
 
     /// Moves the guard's deadline. A store to shared memory: it waits for nothing.
@@ -134,6 +140,13 @@ impl PostgresLane {
     /// before that is too old for it.
     pub(crate) fn look_now(&self) {
         self.nudge.notify_one();
+    }
+
+    /// Look more often, while a decision waits for what is seen.
+    pub(crate) fn hurry(&self, hurry: bool) {
+        if self.hurry.swap(hurry, Ordering::Relaxed) != hurry && hurry {
+            self.nudge.notify_one();
+        }
     }
 
     /// What would make PostgreSQL primary runs only under the term that the guard is armed for.
@@ -207,6 +220,7 @@ struct Sampler {
     data_dir: PathBuf,
     events: mpsc::Sender<Event>,
     nudge: Arc<Notify>,
+    hurry: Arc<AtomicBool>,
     /// A look at files that has not returned yet: a hung disk holds one thread, not many.
     look: Option<JoinHandle<Look>>,
     stopped_since: Option<Time>,
@@ -237,8 +251,9 @@ impl Sampler {
             if self.events.send(Event::Observed(observation)).await.is_err() {
                 return;
             }
+            let hurried = self.hurry.load(Ordering::Relaxed);
             tokio::select! {
-                () = sleep(INTERVAL) => {}
+                () = sleep(if hurried { HURRIED } else { INTERVAL }) => {}
                 () = self.nudge.notified() => {}
             }
         }

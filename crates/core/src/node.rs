@@ -276,6 +276,7 @@ impl Node {
         let gate = self.reign.as_ref().is_some_and(|r| !r.serving && r.ended.is_none());
         gate || self.candidacy.is_some()
             || self.asked.is_some()
+            || self.vacant_since.is_some()
             || self.pg == Pg::Unknown
             || self.pg == Pg::Empty
             || self.stream_lost.is_some()

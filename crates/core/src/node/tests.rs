@@ -233,7 +233,10 @@ fn a_voter_persists_then_stops_receiving_then_answers() {
 fn candidate(theirs: Lsn) -> Bench {
     let mut bench = Bench::replica_n2();
     bench.feed(Input::View(Arc::new(released())));
-    let (id, _) = bench.take_txn(Purpose::Claim).expect("claims at once");
+    assert!(bench.take_txn(Purpose::Claim).is_none(), "WAL may still arrive");
+    bench.later(5);
+    bench.feed(replica(bench.now, Some("n1"), false));
+    let (id, _) = bench.take_txn(Purpose::Claim).expect("claims when its position is its last");
     bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(31)) });
     bench.persist_all();
     bench.take();

@@ -343,9 +343,15 @@ impl Node {
     /// to: otherwise two nodes think of themselves as the first, and hinder each other.
     fn knows_others(&self) -> bool {
         let Some(since) = self.open_since else { return true };
-        let silent =
-            |name: &NodeName| self.heard(name, AGENT_SILENT).is_some_and(|peer| peer.heard < since);
-        self.passed(since, ROLL_CALL) || !self.electorate().iter().any(silent)
+        let open = |name: &NodeName| {
+            self.heard(name, AGENT_SILENT).is_some_and(|peer| {
+                // While it streams, what it says of its position is not its last word.
+                peer.heard < since || peer.beat.pg == PeerPg::Replica { streaming: true }
+            })
+        };
+        let mine_is_last = self.replica().is_none_or(|r| !r.streaming);
+        let known = mine_is_last && !self.electorate().iter().any(open);
+        known || self.passed(since, ROLL_CALL)
     }
 
     /// The claim is in the store: promise it to oneself, like any voter.

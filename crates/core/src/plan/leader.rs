@@ -225,11 +225,11 @@ impl Node {
     // === being there ===
 
     fn lead(&mut self) -> (Situation, Reason) {
+        self.ensure_slots();
         self.note_start();
         if let Some(decided) = self.plan_switchover() {
             return decided;
         }
-        self.ensure_slots();
         self.publish_timelines();
         self.arrange_list();
         self.open_for_clients();
@@ -246,9 +246,12 @@ impl Node {
         let flushed = primary.flushed;
         let ended = primary.history.len() as u32;
         let now = self.now;
+        // Who follows at once finds its slot: otherwise it comes back only after a pause.
+        let alone = self.view.members.len() <= 1;
+        let failing = self.backoff.failures > 0;
         let Some(reign) = &mut self.reign else { return };
         reign.was_primary = true;
-        if reign.start.is_none() {
+        if reign.start.is_none() && (reign.slots.is_some() || alone || failing) {
             let branch = promoted.filter(|_| reign.promoted);
             let start = branch.unwrap_or(flushed);
             reign.start = Some((timeline, start));
