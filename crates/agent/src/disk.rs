@@ -42,7 +42,7 @@ impl Disk {
         let Some((seq, record)) = self.waiting.take() else { return };
         let run_dir = self.run_dir.clone();
         self.running = Some(tokio::task::spawn_blocking(move || {
-            std::thread::sleep(after);
+            std::thread::sleep(after); // blocking thread
             let result = durable::save(&run_dir, &record);
             Written { seq, record, result }
         }));

@@ -286,7 +286,7 @@ fn spawn_after_the_last(spec: &GuardSpec) -> Result<Guard, GuardError> {
     loop {
         match Guard::spawn(spec) {
             Err(GuardError::AlreadyRunning { .. }) if begin.elapsed() < Duration::from_secs(2) => {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(LOOK); // blocking thread
             }
             result => return result,
         }

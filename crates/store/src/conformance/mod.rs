@@ -42,7 +42,10 @@ pub enum Feature {
 
 /// A store under test.
 // Without `Send`: a model needs none, and the suite runs on the caller's own task.
-#[allow(async_fn_in_trait)]
+#[expect(
+    async_fn_in_trait,
+    reason = "a model needs no `Send`: the suite runs on the caller's task"
+)]
 pub trait Subject {
     /// Reads, linearizable.
     async fn range(&mut self, range: Range) -> Result<RangeReply, Refused>;

@@ -1,7 +1,10 @@
 //! etcd's v3 gRPC messages (`rpc.proto`, `kv.proto`), written down by hand: the part that agents, tools
 //! and the embedded server speak. Field numbers are etcd's. Leaves meaning to `types` and `embedded`.
 // The names and meanings are etcd's own; its documentation is theirs too.
-#![allow(missing_docs)]
+#![expect(
+    missing_docs,
+    reason = "the names and meanings are etcd's own, and so is their documentation"
+)]
 
 use bytes::Bytes;
 use prost::{Enumeration, Message, Oneof};
