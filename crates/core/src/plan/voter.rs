@@ -36,15 +36,11 @@ impl Node {
             .claim
             .as_ref()
             .is_some_and(|c| c.modified == promise.ballot && !c.value.withdrawn);
-        if undecided && (self.claim_is_old() || promise.candidate == self.config.name) {
+        let old = self.passed(self.claim_seen.1, UNDECIDED);
+        if undecided && (old || promise.candidate == self.config.name) {
             self.withdraw(promise.ballot);
         }
         Some(promise.candidate)
-    }
-
-    fn claim_is_old(&self) -> bool {
-        self.vacant_since.is_some_and(|since| self.passed(since, UNDECIDED + UNDECIDED))
-            || self.asked.as_ref().is_none_or(|asked| self.passed(asked.at, UNDECIDED))
     }
 
     /// Goes on with the question that was asked last, as far as it can now.
