@@ -371,8 +371,6 @@ pub enum Purpose {
     PublishMember,
     /// Answer an operator's request by emptying it.
     ClearFailover,
-    /// Hang the leader key on a new lease under a new term.
-    Reattach,
 }
 
 impl ClusterView {

@@ -47,9 +47,9 @@ pub enum Timer {
     BeliefEnd,
 }
 
-/// How often agents tell each other that they live (design, revocation).
+/// How often agents tell each other that they live (docs/protocol.md, Pledges).
 pub(crate) const PEER_BEAT: Duration = Duration::millis(100);
-/// A sign of life or WAL younger than this is "hearing" (design, revocation 2).
+/// A sign of life or WAL younger than this is "hearing" (docs/protocol.md, Pledges).
 pub(crate) const HEARING: Duration = Duration::millis(300);
 /// A gap between two inputs longer than this means that this process stood still: what it didn't
 /// hear meanwhile proves nothing.
@@ -251,7 +251,7 @@ impl Node {
     }
 
     /// Until when this node believes that it leads: counted from the sending of the last confirmed
-    /// beat or renewal, whichever is earlier (design, lease and silence).
+    /// beat or renewal, whichever is earlier (docs/protocol.md, Belief).
     #[must_use]
     pub fn belief_until(&self) -> Option<Time> {
         let reign = self.reign.as_ref().filter(|r| r.ended.is_none())?;

@@ -64,7 +64,7 @@ impl Policy {
     }
 
     /// What the leader subtracts from the ttl: 1 % for the rates of clocks, 100 ms for the fence
-    /// (reliability.md 0: a whole tree is killed in 30 to 40 ms).
+    /// (a whole process tree was measured to die in 10 to 40 ms).
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.ttl.percent(1) + Duration::millis(100)

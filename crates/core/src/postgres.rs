@@ -154,13 +154,13 @@ pub struct ReplicaFacts {
     /// Whom `primary_conninfo` names; `None` when it is empty.
     pub upstream: Option<NodeName>,
     /// All local WAL has been replayed (nothing is received and replay stands at its end), so that
-    /// `received` is the end of what this node has. Only then may it vote (design, revocation 3).
+    /// `received` is the end of what this node has. Only then may it vote (docs/protocol.md, Pledges).
     pub at_end: bool,
 }
 
 impl SyncNames {
     /// A name that no node may have: a list of only it lets no commit be acknowledged, and keeps the
-    /// list from being empty while the real names aren't known (design, "The list").
+    /// list from being empty while the real names aren't known (docs/protocol.md, "The list").
     pub const NOBODY: &'static str = "pgherd.nobody";
 
     /// The list that no standby can satisfy.

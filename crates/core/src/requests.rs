@@ -386,10 +386,10 @@ impl Node {
                 *outcome == StoreOutcome::Unknown || (self.sync_uncertain && applied.is_none());
         }
         match (purpose, applied) {
-            (Purpose::TakeOver | Purpose::Found | Purpose::Reattach, Some(revision)) => {
+            (Purpose::TakeOver | Purpose::Found, Some(revision)) => {
                 self.begin_reign(Term(revision.0));
             }
-            (Purpose::TakeOver | Purpose::Found | Purpose::Reattach, None) => {
+            (Purpose::TakeOver | Purpose::Found, None) => {
                 if *outcome != StoreOutcome::Unknown {
                     self.attempt = None;
                 }

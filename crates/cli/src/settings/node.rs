@@ -71,7 +71,7 @@ const UNUSED_POSTGRES: &[&str] = &[
     "config_base_name",
     "use_slots",
 ];
-/// The least ttl that survives an etcd leader change with fast timers (design, safety argument).
+/// The least ttl that survives an etcd leader change with fast timers (docs/protocol.md, Belief).
 const TTL_MIN: Duration = Duration::secs(2);
 
 /// Reads a node file. All mistakes are returned together.

@@ -1,5 +1,5 @@
 //! Nobody leads, or the leader is silent: who may try, when, and with whose consent.
-//! The clock decides who may try, never how many must agree (design, revocation).
+//! The clock decides who may try, never how many must agree (docs/protocol.md, Pledges).
 
 use std::collections::BTreeSet;
 

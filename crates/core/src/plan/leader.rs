@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{HistoryLine, ReignEnd};
+use crate::cluster::{Accession, HistoryLine, Purpose, ReignEnd};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
@@ -74,7 +74,7 @@ impl Node {
 
     fn take_key_back(&mut self) {
         let carried = self.serving() && self.primary().is_some();
-        self.take_over(crate::cluster::Accession::Return, None, carried);
+        self.take_over(Accession::Return, None, carried);
     }
 
     fn send_release_again(&mut self) -> Reason {
@@ -150,7 +150,17 @@ impl Node {
         Reason::StartingInPlace
     }
 
+    /// Recovery may take its time, but not for ever while others could go on.
     fn wait_for_start(&mut self) -> Reason {
+        let patience = self.policy().primary_start_timeout;
+        if self.busy_since.is_some_and(|since| self.passed(since, patience)) && !self.policy().pause
+        {
+            if let Some(reign) = &mut self.reign {
+                reign.start_failures = 2;
+            }
+            self.kill_now();
+            return Reason::StartFailed;
+        }
         Reason::StartingInPlace
     }
 
@@ -160,7 +170,7 @@ impl Node {
         if self.op.is_some() || self.policy().pause {
             return Reason::Busy;
         }
-        if self.in_flight(crate::cluster::Purpose::TakeOver) > 0 {
+        if self.in_flight(Purpose::TakeOver) > 0 {
             return Reason::StartingInPlace;
         }
         let failed = self.reign.as_ref().is_some_and(|r| r.start_failures >= 2);
@@ -179,7 +189,7 @@ impl Node {
     /// must be on the voters before clients see it.
     pub(crate) fn begin_anew(&mut self) -> Reason {
         if !self.deciding() {
-            self.take_over(crate::cluster::Accession::Return, None, false);
+            self.take_over(Accession::Return, None, false);
         }
         Reason::StartingInPlace
     }

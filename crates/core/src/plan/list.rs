@@ -1,5 +1,5 @@
 //! The leader keeps PostgreSQL's synchronous list and the published voters in step, in the order
-//! that `quorum` proves safe (contract 4.9; design, "The list").
+//! that `quorum` proves safe (contract 4.9; docs/protocol.md, "The list").
 
 use std::collections::BTreeSet;
 

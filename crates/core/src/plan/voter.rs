@@ -1,5 +1,5 @@
 //! Another node asks for this one's pledge: promise, on disk; stop receiving; say how far one got.
-//! In this order, and bound until the ballot can't succeed any more (design, revocation 2 and 7).
+//! In this order, and bound until the ballot can't succeed any more (docs/protocol.md, Pledges).
 
 use crate::cluster::{Purpose, ReignEnd};
 use crate::input::{Action, Promise};

@@ -1,5 +1,5 @@
-//! `synchronous_standby_names`: changing it so that every part of PostgreSQL follows (design, "The
-//! list"). Leaves which names, and the order against the store, to the core.
+//! `synchronous_standby_names`: changing it so that every part of PostgreSQL follows (docs/protocol.md,
+//! "The list"). Leaves which names, and the order against the store, to the core.
 
 use std::collections::HashMap;
 use std::sync::Arc;
