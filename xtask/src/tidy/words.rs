@@ -48,7 +48,7 @@ const BANNED: &[Word] = &[
     word("slave", Where::Everywhere, "say replica (PostgreSQL) or member (the store)"),
     word("whitelist", Where::Everywhere, "say allow-list"),
     word("blacklist", Where::Everywhere, "say deny-list"),
-    word("/work/", Where::Everywhere, "a path of one machine: write it relative to the root"),
+    word("/home/", Where::Everywhere, "a path of one machine: write it relative to the root"),
     word("/root/", Where::Everywhere, "a path of one machine: write ~ or a path below a directory"),
 ];
 
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn words_are_words_and_places_are_places() {
         assert!(!contains_word("my_dbg!(x)", "dbg!("));
-        assert!(!contains_word("docs/work/plan", "/work/"));
-        assert!(contains_word("cd /work/here", "/work/"));
+        assert!(!contains_word("docs/home/plan", "/home/"));
+        assert!(contains_word("cd /home/here", "/home/"));
         assert_eq!(banned(&[source("a/tests/it/a.rs", "#[allow(dead_code)]\n")]), []);
         assert_eq!(banned(&[source("a/src/a.rs", "#[allow(dead_code)]\n")]).len(), 1);
     }
