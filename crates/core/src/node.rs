@@ -84,6 +84,8 @@ pub struct Node {
     pub(crate) open_since: Option<Time>,
     /// The operator's latest request, and when it was seen.
     pub(crate) asked_failover: (Revision, Time),
+    /// Since when this node points at the ready leader of that term.
+    pub(crate) followed: Option<(Term, Time)>,
     /// The latest claim, and when it was seen.
     pub(crate) claim_seen: (Revision, Time),
     /// Since when PostgreSQL neither answers nor is down.
@@ -99,6 +101,8 @@ pub struct Node {
     pub(crate) in_vain: Option<(Revision, Time)>,
     /// A change of `sync` has an unknown outcome: it may still land.
     pub(crate) sync_uncertain: bool,
+    /// What stands is written again to settle that: it says nothing of who has caught up.
+    pub(crate) sync_rewriting: bool,
     pub(crate) candidacy: Option<Candidacy>,
     pub(crate) stand_back_until: Time,
     pub(crate) asked: Option<Asked>,
@@ -160,6 +164,7 @@ impl Node {
             vacant_since: None,
             open_since: None,
             asked_failover: (Revision(0), now),
+            followed: None,
             claim_seen: (Revision(0), now),
             busy_since: None,
             peers: BTreeMap::new(),
@@ -170,6 +175,7 @@ impl Node {
             await_view: Revision(0),
             in_vain: None,
             sync_uncertain: false,
+            sync_rewriting: false,
             candidacy: None,
             stand_back_until: Time::default(),
             asked: None,

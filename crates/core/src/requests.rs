@@ -382,6 +382,7 @@ impl Node {
         };
         self.note_answer(purpose, applied);
         if purpose == Purpose::PublishSync {
+            self.note_rewrite(applied);
             self.sync_uncertain =
                 *outcome == StoreOutcome::Unknown || (self.sync_uncertain && applied.is_none());
         }
@@ -433,6 +434,16 @@ impl Node {
                     self.read();
                 }
             }
+        }
+    }
+
+    /// A list that was only written again doesn't open the gate.
+    fn note_rewrite(&mut self, applied: Option<Revision>) {
+        let rewriting = std::mem::take(&mut self.sync_rewriting);
+        if let (true, Some(revision), Some(reign)) = (rewriting, applied, &mut self.reign)
+            && reign.gate.is_some()
+        {
+            reign.gate = Some(revision);
         }
     }
 

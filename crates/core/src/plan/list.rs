@@ -36,6 +36,7 @@ impl Node {
         if self.sync_uncertain {
             // A write of unknown outcome may still land. Writing what stands makes it land on
             // another revision than it compares, or shows that it has.
+            self.sync_rewriting = true;
             self.publish(&published);
             return;
         }

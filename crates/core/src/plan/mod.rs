@@ -282,6 +282,7 @@ impl Node {
             | None => {}
         }
         match (&self.pg, self.pg_facts().map(|f| &f.state)) {
+            (Pg::Exited | Pg::Empty, _) if self.stopping_or_stopped() => MemberState::Stopped,
             (Pg::Exited | Pg::Empty, _) => MemberState::Crashed,
             (_, Some(PgState::Running(_))) => MemberState::Running,
             (_, Some(PgState::NotAccepting(_))) => MemberState::Starting,
@@ -291,6 +292,12 @@ impl Node {
             }
             (_, None) => self.member.as_ref().map_or(MemberState::Other, |m| m.state),
         }
+    }
+
+    /// PostgreSQL ended because it was told to.
+    fn stopping_or_stopped(&self) -> bool {
+        let said = self.member.as_ref().map(|m| m.state);
+        matches!(said, Some(MemberState::Stopping | MemberState::Stopped))
     }
 
     fn tell_peers(&mut self) {

@@ -9,7 +9,7 @@ use crate::state::Pg;
 use crate::{Duration, Lsn, NodeName, Timeline};
 
 /// Not streaming for this long from a leader that is ready: the data is looked at harder.
-const NOT_STREAMING: Duration = Duration::secs(10);
+const NOT_STREAMING: Duration = Duration::secs(30);
 
 /// How this node's WAL stands to the leader's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -217,7 +217,7 @@ impl Node {
         if self.foreign_term() && self.believed(Lineage::SameNumber) != Lineage::Same {
             return self.copy_anew(leader, Reason::RewindImpossible);
         }
-        let waited = self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING));
+        let waited = self.waits_in_vain(&leader);
         if self.backoff.repaired && !waited && replica.upstream.as_ref() == Some(&leader) {
             return Reason::WaitingForLeader;
         }
@@ -245,6 +245,18 @@ impl Node {
             return self.rewind(leader);
         }
         Reason::WaitingForLeader
+    }
+
+    /// The leader of this term has been ready for long, and this node pointed at it: yet nothing
+    /// streams. What was before the leader was ready doesn't count.
+    fn waits_in_vain(&mut self, leader: &NodeName) -> bool {
+        let Some(term) = self.view.current_term() else { return false };
+        let pointed = self.replica().is_some_and(|r| r.upstream.as_ref() == Some(leader));
+        if !pointed || self.followed.is_none_or(|(known, _)| known != term) {
+            self.followed = Some((term, self.now));
+        }
+        let ready = self.followed.is_some_and(|(_, since)| self.passed(since, NOT_STREAMING));
+        ready && self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING))
     }
 
     /// A directory that was a primary's: only after an orderly stop is its end known without
