@@ -72,6 +72,18 @@ impl Node {
         }
     }
 
+    /// The lease, when its last proof leaves belief enough to begin something: a grant that was
+    /// asked for long before it was answered is renewed first.
+    pub(crate) fn fresh_lease(&self) -> Option<LeaseId> {
+        match self.lease {
+            Lease::Held { id, confirmed, .. } => {
+                let recent = self.now.since(confirmed) < self.policy().ttl.percent(50);
+                recent.then_some(id)
+            }
+            Lease::None | Lease::Asked => None,
+        }
+    }
+
     fn unchanged(&self, key: Key) -> Compare {
         let revision = self.view.modified(&key);
         Compare::Modified(key, revision)
@@ -163,7 +175,7 @@ impl Node {
     /// Takes the leader key under a new term. Compares everything that the decision rests on: a
     /// beat, a pause, another list or another claim in between refuses it.
     pub(crate) fn take_over(&mut self, by: Accession, ballot: Option<Revision>, carried: bool) {
-        let Some(lease) = self.lease_id() else { return };
+        let Some(lease) = self.fresh_lease() else { return };
         let me = self.config.name.clone();
         let policy = self.policy().clone();
         let old = self.view.sync.as_ref().map(|s| s.value.clone()).unwrap_or_default();

@@ -301,7 +301,8 @@ impl Node {
     }
 
     fn stand(&mut self) -> Reason {
-        if self.now < self.stand_back_until || self.lease_id().is_none() || !self.knows_others() {
+        if self.now < self.stand_back_until || self.fresh_lease().is_none() || !self.knows_others()
+        {
             return Reason::AskingPledges;
         }
         if let Some(candidate) = self.open_claim() {
