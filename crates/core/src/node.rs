@@ -463,6 +463,9 @@ impl Node {
         }
         let id = OpId(self.fresh_id());
         let term = self.leads();
+        if matches!(op, PgOp::StartPrimary { .. } | PgOp::StartReplica { .. }) {
+            self.maybe_alive = true;
+        }
         let begun_in = self.view.current_term();
         self.op = Some(RunningOp { id, op: op.clone(), begun_in });
         self.push(Action::Postgres { id, op, term });

@@ -247,6 +247,14 @@ impl Node {
         Reason::WaitingForLeader
     }
 
+    /// The leader is ready, and this node's WAL is a beginning of its.
+    pub(crate) fn may_follow(&self) -> bool {
+        let (Some(beat), Some(replica)) = (self.ready_beat(), self.replica()) else { return false };
+        let end = replica.received.max(replica.replayed);
+        !self.foreign_term()
+            && self.timeline().is_some_and(|t| self.lineage(t, end, beat) == Lineage::Same)
+    }
+
     /// The leader of this term has been ready for long, and this node pointed at it: yet nothing
     /// streams. What was before the leader was ready doesn't count.
     fn waits_in_vain(&mut self, leader: &NodeName) -> bool {

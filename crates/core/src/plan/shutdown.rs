@@ -127,7 +127,7 @@ impl Node {
     pub(crate) fn plan_paused(&mut self) -> Reason {
         if let (Some(leader), Some(replica)) = (self.other_leader().cloned(), self.replica())
             && replica.upstream.as_ref() != Some(&leader)
-            && self.ready_beat().is_some()
+            && self.may_follow()
         {
             self.start_op(PgOp::Follow { upstream: Some(leader) });
         }
