@@ -8,6 +8,8 @@
 
 #[path = "../tests/e2e/herd.rs"]
 mod herd;
+#[path = "../tests/e2e/processes.rs"]
+mod processes;
 #[path = "../tests/e2e/round.rs"]
 mod round;
 #[path = "../tests/e2e/writer.rs"]

@@ -3,15 +3,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
+
+use crate::processes::{free_ports, living_below, parent, pids, send, sweep, tree, words};
 
 /// How long a cluster may take to start, and to be whole again after a fault.
 pub(crate) const WHOLE: Duration = Duration::from_secs(120);
@@ -32,6 +33,25 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) role: String,
     pub(crate) state: String,
+}
+
+impl Member {
+    /// The rows of `ctl list -f json`; none when it printed nothing.
+    pub(crate) fn rows(json: &str) -> Vec<Self> {
+        let rows: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+        let member = |row: &serde_json::Value| {
+            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            Self { name: text("Member"), role: text("Role"), state: text("State") }
+        };
+        rows.as_array().into_iter().flatten().map(member).collect()
+    }
+
+    /// One leader that runs, and so many replicas that stream.
+    pub(crate) fn are_whole(members: &[Self], replicas: usize) -> bool {
+        let leads = members.iter().filter(|m| m.role == "Leader" && m.state == "running").count();
+        let stream = members.iter().filter(|m| m.role != "Leader" && m.state == "streaming");
+        leads == 1 && stream.count() == replicas
+    }
 }
 
 /// What is done to the leader's node.
@@ -142,12 +162,7 @@ impl Herd {
     /// The members, as `ctl list` knows them; none while nobody can be asked.
     pub(crate) fn members(&self) -> Vec<Member> {
         let (_, out, _) = self.ctl(&["list", "-f", "json"]);
-        let rows: serde_json::Value = serde_json::from_str(&out).unwrap_or_default();
-        let member = |row: &serde_json::Value| {
-            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-            Member { name: text("Member"), role: text("Role"), state: text("State") }
-        };
-        rows.as_array().into_iter().flatten().map(member).collect()
+        Member::rows(&out)
     }
 
     pub(crate) fn leader(&self) -> Option<String> {
@@ -168,10 +183,7 @@ impl Herd {
     }
 
     fn seems_whole(&self) -> bool {
-        let members = self.members();
-        let leads = members.iter().filter(|m| m.role == "Leader" && m.state == "running").count();
-        let stream = members.iter().filter(|m| m.role != "Leader" && m.state == "streaming");
-        leads == 1 && stream.count() == 2
+        Member::are_whole(&self.members(), 2)
     }
 
     pub(crate) fn wait_whole(&mut self) {
@@ -229,7 +241,7 @@ impl Herd {
             all.iter().for_each(|pid| send(pid.cast_unsigned(), Signal::KILL));
             up.wait().unwrap();
         }
-        self.sweep();
+        sweep(&self.dir);
     }
 
     /// kill -9 of `up`, and when wanted of the processes that it started; PostgreSQL and its guards
@@ -311,94 +323,12 @@ impl Herd {
     fn processes(&self) -> Vec<i32> {
         living_below(&self.dir)
     }
-
-    /// Kills whatever of this cluster still lives. Its directory is its own, so nothing else is hit.
-    fn sweep(&self) {
-        let until = Instant::now() + Duration::from_secs(10);
-        loop {
-            let left = self.processes();
-            if left.is_empty() || Instant::now() > until {
-                return;
-            }
-            left.iter().for_each(|pid| send(pid.cast_unsigned(), Signal::KILL));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 impl Drop for Herd {
     fn drop(&mut self) {
         self.kill_everything();
     }
-}
-
-/// Three free ports, below those that the system gives away by itself.
-fn free_ports() -> [u16; 3] {
-    let start = 20_000 + u16::try_from(std::process::id() % 9_000).unwrap();
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut ports = (start..32_000).filter(free);
-    std::array::from_fn(|_| ports.next().expect("a free port"))
-}
-
-fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-        // It may have ended by now.
-        let _ = kill_process(pid, signal);
-    }
-}
-
-fn pids() -> Vec<i32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
-}
-
-fn words(pid: i32) -> Vec<String> {
-    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words = text.split(|b| *b == 0).filter(|w| !w.is_empty());
-    words.map(|w| String::from_utf8_lossy(w).into_owned()).collect()
-}
-
-/// Processes whose command line names the directory, or that have settled below it: PostgreSQL's
-/// backends change their names, and stay in the data directory.
-fn living_below(dir: &Path) -> Vec<i32> {
-    let own = std::process::id().cast_signed();
-    let prefix = dir.to_string_lossy().into_owned();
-    let within = |text: &str| {
-        text.find(&prefix).is_some_and(|at| {
-            matches!(text.as_bytes().get(at + prefix.len()), None | Some(b'/' | b'"'))
-        })
-    };
-    let settled = |pid: &i32| {
-        let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
-        cwd.is_ok_and(|cwd| within(&cwd.to_string_lossy()))
-    };
-    // The store is told of the nodes' locks, and is none of their processes.
-    let store = |words: &[String]| words.get(1).is_some_and(|w| w == "store");
-    let named = |pid: &i32| {
-        let words = words(*pid);
-        let count = if store(&words) { words.len().min(8) } else { words.len() };
-        words[..count].iter().any(|w| within(w))
-    };
-    let ours = |pid: &i32| *pid != own && (named(pid) || settled(pid));
-    pids().into_iter().filter(ours).collect()
-}
-
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?.parse().ok()
-}
-
-/// A process and everything below it.
-fn tree(root: i32) -> Vec<i32> {
-    let mut all = vec![root];
-    let pids = pids();
-    let mut at = 0;
-    while at < all.len() {
-        let above = all[at];
-        all.extend(pids.iter().filter(|pid| parent(**pid) == Some(above)));
-        at += 1;
-    }
-    all
 }
 
 /// The program next to a test's or example's own executable.

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
 mod herd;
+mod many;
+mod processes;
 mod round;
 mod writer;
 
@@ -15,8 +17,9 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Trial};
 
 use herd::{Fault, Herd};
-use round::{make_table, round, write_port};
-use writer::{config, execute, numbers};
+use many::{Options, Site};
+use round::{make_table, round, verify, write_port};
+use writer::{Writer, config, execute, longest_gap, numbers};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         test("kill_9_of_everything_and_up_again", kill_9_of_everything_and_up_again),
         test("kill_9_of_up_alone", kill_9_of_up_alone),
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
+        test("many_machines_on_etcd", many_machines_on_etcd),
     ];
     tests.extend(Fault::ALL.map(|fault| {
         Trial::test(fault.name(), move || {
@@ -161,6 +165,41 @@ fn kill_9_of_all_but_postgresql() {
     say(&format!("whole again after {} ms", took.as_millis()));
     assert_eq!(numbers(&write_port(&herd), born, LIMIT), before, "PostgreSQL was restarted");
     execute(&write_port(&herd), "INSERT INTO acks VALUES (1)", LIMIT);
+}
+
+/// Three agents, a router and a real etcd: it comes up, switches over, and keeps its primary when
+/// etcd's leader dies.
+fn many_machines_on_etcd() {
+    let Some(mut site) = Site::new(&Options::default()) else { return };
+    let took = site.start();
+    say(&format!("whole after {} ms", took.as_millis()));
+    let write = site.write_port();
+    execute(&write, "CREATE TABLE acks (n bigint PRIMARY KEY)", LIMIT);
+    let before = site.leader();
+    let (code, out, err) = site.ctl(&["switchover", "--force"]);
+    assert_eq!(code, 0, "{out}{err}\n{}", site.everything());
+    site.wait_whole();
+    let leader = site.leader();
+    assert_ne!(before, leader);
+    // From here on nothing may change but etcd's leader.
+    let timeline = "SELECT timeline_id::bigint FROM pg_control_checkpoint()";
+    let promoted = numbers(&write, timeline, LIMIT);
+    let writer = Writer::start(write.clone(), 1);
+    let killed = site.kill_etcd_leader();
+    say(&format!("etcd's leader was {killed}"));
+    // Longer than a term and an election of etcd's together: whoever would lose it has lost it.
+    std::thread::sleep(Duration::from_secs(8));
+    site.wait_whole();
+    let acknowledged = writer.finish();
+    verify(&write, &acknowledged, || site.everything());
+    say(&format!("longest gap {} ms", longest_gap(&acknowledged).as_millis()));
+    assert_eq!(site.leader(), leader, "{}", site.everything());
+    assert_eq!(numbers(&write, timeline, LIMIT), promoted, "{}", site.everything());
+    let replica = before.expect("a leader before the switchover");
+    site.stop_agent(&replica);
+    assert_eq!(site.node(&replica).processes(), [0; 0], "an orderly stop leaves nothing");
+    site.start_agent(&replica);
+    site.wait_whole();
 }
 
 fn survives(fault: Fault) {

@@ -57,7 +57,7 @@ pub(crate) fn round(herd: &mut Herd, fault: Fault, first: i64) -> Outcome {
     let whole_after = hit.elapsed();
     std::thread::sleep(CALM);
     let acknowledged = writer.finish();
-    verify(herd, &port, &acknowledged);
+    verify(&port, &acknowledged, || herd.everything());
     Outcome {
         leader_before,
         leader_after: herd.leader().unwrap_or_default(),
@@ -67,11 +67,15 @@ pub(crate) fn round(herd: &mut Herd, fault: Fault, first: i64) -> Outcome {
     }
 }
 
-/// Every acknowledged number is there.
-fn verify(herd: &Herd, port: &Config, acknowledged: &[(i64, Instant)]) {
-    assert!(acknowledged.len() > 20, "hardly anything was written\n{}", herd.everything());
+/// Every acknowledged number is there; `everything` is said when not.
+pub(crate) fn verify(
+    port: &Config,
+    acknowledged: &[(i64, Instant)],
+    everything: impl Fn() -> String,
+) {
+    assert!(acknowledged.len() > 20, "hardly anything was written\n{}", everything());
     let present = numbers(port, "SELECT n FROM acks ORDER BY n", Duration::from_secs(30));
     let lost = acknowledged.iter().filter(|(n, _)| present.binary_search(n).is_err());
     let lost: Vec<i64> = lost.map(|(n, _)| *n).collect();
-    assert!(lost.is_empty(), "acknowledged, and gone: {lost:?}\n{}", herd.everything());
+    assert!(lost.is_empty(), "acknowledged, and gone: {lost:?}\n{}", everything());
 }

@@ -72,7 +72,7 @@ async fn write(config: Config, first: i64, stopped: &AtomicBool) -> Vec<(i64, In
     acknowledged
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
