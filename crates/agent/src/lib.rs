@@ -24,7 +24,6 @@ mod lock;
 mod peers;
 mod postgres;
 mod schedule;
-mod settings;
 mod start;
 mod store;
 
@@ -36,7 +35,7 @@ use std::time::Duration;
 
 pub use durable::DurableError;
 pub use lock::LockError;
-pub use settings::{Login, Settings, StoreSettings};
+pub use pgherd_config::{Login, Settings, StoreSettings};
 
 /// Why the agent could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]

@@ -20,9 +20,9 @@ use crate::http::{self, Desk};
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
 use crate::schedule::Scheduler;
-use crate::settings::{Login, Settings};
 use crate::store::StoreLane;
 use crate::{AgentError, clock, durable};
+use pgherd_config::{Login, Settings};
 
 const STOP_BOUND: Duration = Duration::from_secs(30);
 

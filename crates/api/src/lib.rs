@@ -7,20 +7,18 @@
 
 pub mod client;
 pub mod cluster;
-pub mod config;
+pub use pgherd_config::{Secret, dynamic as config};
 mod decode;
 pub mod encode;
 pub mod json;
 pub mod keys;
 pub mod rest;
-mod secret;
 pub mod words;
 
 pub use client::{Client, ClientError, Response};
 pub use cluster::{Change, Cluster, MemberInfo, Record, Schedule};
 pub use encode::{Encoder, MemberSelf};
 pub use keys::Keys;
-pub use secret::Secret;
 
 /// What member keys and status bodies give as `version`: dotted integers that tell a Patroni in the
 /// same cluster which of its behaviours to expect from us (contract 1.3; it must be >= 4.0.0).

@@ -1,12 +1,7 @@
-//! Settings files as typed values: pure functions of text that name every mistake at once.
+//! Settings files of the router and of `ctl`, and under the same roof the node's from `config`.
 //! Leaves reading files to the commands, and meaning to the crates that get the values.
 
 pub(crate) mod control;
-pub(crate) mod node;
-pub(crate) mod parse;
-pub(crate) mod problem;
 pub(crate) mod router;
-mod section;
-#[cfg(test)]
-mod tests;
-pub(crate) mod yaml;
+
+pub(crate) use pgherd_config::{node, parse, problem, section, yaml};

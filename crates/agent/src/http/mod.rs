@@ -32,7 +32,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::board::{Board, Journal};
 use crate::event::Event;
 use crate::peers::{self, Admission, Identity};
-use crate::settings::Login;
+use pgherd_config::Login;
 use route::{Route, Unsafe};
 
 /// Health checks come from a few load balancers, tools and Prometheus; more is a mistake or an

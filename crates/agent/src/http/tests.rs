@@ -28,7 +28,7 @@ use crate::clock;
 use crate::event::Event;
 use crate::peers::{Identity, Peers};
 use crate::postgres::Observation;
-use crate::settings::Login;
+use pgherd_config::Login;
 
 const CONFIG: (&str, &str) = ("config", r#"{"ttl":30,"synchronous_mode":"quorum"}"#);
 const MEMBERS: [(&str, &str); 2] = [

@@ -1,10 +1,10 @@
 //! What people write into node files, right and wrong.
 
-use pgherd_agent::Settings;
+use crate::settings::Settings;
 use pgherd_core::{Duration, SynchronousMode};
 
-use super::node::resolve;
-use super::problem::Severity;
+use crate::node::resolve;
+use crate::problem::Severity;
 
 const GOOD: &str = "\
 scope: demo

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Severity {
+pub enum Severity {
     /// Nothing is done.
     Error,
     /// Said, and ignored.
@@ -14,32 +14,25 @@ pub(crate) enum Severity {
 
 /// One mistake.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Problem {
-    pub(crate) severity: Severity,
+pub struct Problem {
+    /// How bad.
+    pub severity: Severity,
     /// The line, when it is in a file.
-    pub(crate) line: Option<u64>,
+    pub line: Option<u64>,
     /// The key with its sections (`postgresql.listen`), the flag, or the path; may be empty.
-    pub(crate) place: String,
+    pub place: String,
     /// What is wrong, and what to do.
-    pub(crate) words: String,
+    pub words: String,
 }
 
 impl Problem {
     /// A mistake that stops everything.
-    pub(crate) fn error(
-        line: Option<u64>,
-        place: impl Into<String>,
-        words: impl Into<String>,
-    ) -> Self {
+    pub fn error(line: Option<u64>, place: impl Into<String>, words: impl Into<String>) -> Self {
         Self { severity: Severity::Error, line, place: place.into(), words: words.into() }
     }
 
     /// Something to know.
-    pub(crate) fn warning(
-        line: Option<u64>,
-        place: impl Into<String>,
-        words: impl Into<String>,
-    ) -> Self {
+    pub fn warning(line: Option<u64>, place: impl Into<String>, words: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, line, place: place.into(), words: words.into() }
     }
 }
@@ -57,7 +50,7 @@ impl fmt::Display for Problem {
 }
 
 /// The known word nearest to `word`, when it looks like a slip of the hand.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let reach = (word.len() / 3).clamp(1, 3);
     let scored = known.iter().map(|k| (distance(word, k), *k));
     scored.filter(|(d, _)| *d <= reach).min().map(|(_, k)| k)

@@ -4,11 +4,11 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::problem::{Problem, nearest};
-use super::yaml::{Entry, Node, Value};
+use crate::problem::{Problem, nearest};
+use crate::yaml::{Entry, Node, Value};
 
 /// A section being read. Every mistake lands in one list, so that all are said at once.
-pub(crate) struct Section<'a> {
+pub struct Section<'a> {
     path: String,
     line: Option<u64>,
     entries: Vec<(&'a Entry, Cell<bool>)>,
@@ -18,7 +18,7 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The whole document.
-    pub(crate) fn root(node: &'a Node, problems: &'a RefCell<Vec<Problem>>) -> Self {
+    pub fn root(node: &'a Node, problems: &'a RefCell<Vec<Problem>>) -> Self {
         Self::of(Some(node), String::new(), problems)
     }
 
@@ -41,7 +41,7 @@ impl<'a> Section<'a> {
     }
 
     /// The node under a key; an explicit null counts as absent.
-    pub(crate) fn take(&self, key: &'static str) -> Option<&'a Node> {
+    pub fn take(&self, key: &'static str) -> Option<&'a Node> {
         self.asked.borrow_mut().push(key);
         let (entry, used) = self.entries.iter().find(|(e, _)| e.key == key)?;
         used.set(true);
@@ -49,17 +49,17 @@ impl<'a> Section<'a> {
     }
 
     /// A section below this one; empty when absent.
-    pub(crate) fn section(&self, key: &'static str) -> Self {
+    pub fn section(&self, key: &'static str) -> Self {
         Self::of(self.take(key), self.place(key), self.problems)
     }
 
     /// Whether the section has the key at all.
-    pub(crate) fn has(&self, key: &str) -> bool {
+    pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(e, _)| e.key == key)
     }
 
     /// An optional scalar, read by `parse`, whose error says what was expected.
-    pub(crate) fn optional<T>(
+    pub fn optional<T>(
         &self,
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
@@ -79,7 +79,7 @@ impl<'a> Section<'a> {
     }
 
     /// A scalar that must be there; `example` is what to write.
-    pub(crate) fn required<T>(
+    pub fn required<T>(
         &self,
         key: &'static str,
         example: &str,
@@ -95,7 +95,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of scalars, or one text with commas.
-    pub(crate) fn list(&self, key: &'static str) -> Option<Vec<String>> {
+    pub fn list(&self, key: &'static str) -> Option<Vec<String>> {
         let node = self.take(key)?;
         if let Value::List(items) = &node.value {
             let texts = items.iter().map(|item| {
@@ -112,7 +112,7 @@ impl<'a> Section<'a> {
 
     /// Names every key that nobody took: a slip of the hand is an error, another word a warning.
     /// `unused` are words of Patroni's that have no effect here yet.
-    pub(crate) fn finish(&self, unused: &[&str]) {
+    pub fn finish(&self, unused: &[&str]) {
         let asked = self.asked.borrow();
         for (entry, used) in &self.entries {
             if used.get() {
@@ -136,24 +136,24 @@ impl<'a> Section<'a> {
     }
 
     /// Notes that the value under `key` is not what was expected.
-    pub(crate) fn wrong(&self, key: &str, node: &Node, expected: &str) {
+    pub fn wrong(&self, key: &str, node: &Node, expected: &str) {
         let found = if is_secret(key) { "something else".to_owned() } else { node.describe() };
         let words = format!("expected {expected}, found {found}");
         self.note(Problem::error(Some(node.line), self.place(key), words));
     }
 
     /// Notes a mistake.
-    pub(crate) fn note(&self, problem: Problem) {
+    pub fn note(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
 
     /// A key with the sections above it.
-    pub(crate) fn place(&self, key: &str) -> String {
+    pub fn place(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// The entries as they stand, all counted as taken.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &'a Entry> + '_ {
+    pub fn entries(&self) -> impl Iterator<Item = &'a Entry> + '_ {
         self.entries.iter().map(|(entry, used)| {
             used.set(true);
             *entry

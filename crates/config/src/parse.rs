@@ -7,9 +7,11 @@ use pgherd_core::{Duration, NodeName};
 
 /// A host with a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct HostPort {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+pub struct HostPort {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// Not 0.
+    pub port: u16,
 }
 
 impl std::fmt::Display for HostPort {
@@ -22,18 +24,20 @@ impl std::fmt::Display for HostPort {
     }
 }
 
-pub(crate) fn text(text: &str) -> Result<String, String> {
+/// Anything but blanks.
+pub fn text(text: &str) -> Result<String, String> {
     let wanted = || "a text that is not empty".to_owned();
     if text.trim().is_empty() { Err(wanted()) } else { Ok(text.to_owned()) }
 }
 
-pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
+/// A member's name.
+pub fn node_name(text: &str) -> Result<NodeName, String> {
     let rule = "1 to 63 of A-Z a-z 0-9 _ . - beginning with a letter or digit";
     NodeName::new(text).map_err(|_| rule.to_owned())
 }
 
 /// A part of a key in the store: no slashes, no blanks.
-pub(crate) fn key_part(text: &str) -> Result<String, String> {
+pub fn key_part(text: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_graphic() && c != '/';
     if !text.is_empty() && text.chars().all(legal) {
         Ok(text.to_owned())
@@ -42,7 +46,8 @@ pub(crate) fn key_part(text: &str) -> Result<String, String> {
     }
 }
 
-pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+/// Any of Patroni's ways to say yes and no.
+pub fn boolean(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
         "off" | "false" | "no" | "0" => Ok(false),
@@ -50,7 +55,8 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(crate) fn host_port(text: &str) -> Result<HostPort, String> {
+/// `HOST:PORT`.
+pub fn host_port(text: &str) -> Result<HostPort, String> {
     let wanted = || "HOST:PORT like 10.0.0.5:5432".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
     let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(wanted)?;
@@ -59,7 +65,7 @@ pub(crate) fn host_port(text: &str) -> Result<HostPort, String> {
 }
 
 /// `HOST:PORT`, `*:PORT` or `:PORT` to listen on.
-pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
     let wanted = || "an address to listen on like 127.0.0.1:8008 or *:8008".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
     let port: u16 = port.parse().map_err(|_| wanted())?;
@@ -75,7 +81,7 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `postgresql.listen`: `HOST[,HOST...][:PORT]` (contract 3.3).
-pub(crate) fn pg_listen(text: &str) -> Result<(String, u16), String> {
+pub fn pg_listen(text: &str) -> Result<(String, u16), String> {
     let wanted = || "HOST[,HOST...]:PORT like 127.0.0.1:5432 or *:5432".to_owned();
     let (hosts, port) = text.rsplit_once(':').unwrap_or((text, "5432"));
     let port: u16 = port.parse().ok().filter(|p| *p > 0).ok_or_else(wanted)?;
@@ -83,7 +89,7 @@ pub(crate) fn pg_listen(text: &str) -> Result<(String, u16), String> {
 }
 
 /// Seconds, or a number with one of PostgreSQL's units of time.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
+pub fn span(text: &str) -> Result<Duration, String> {
     let wanted = || "a number of seconds, or one with a unit (ms s min h d)".to_owned();
     let (number, unit) = split_unit(text);
     let number: f64 = number.parse().ok().filter(|n: &f64| *n >= 0.0).ok_or_else(wanted)?;
@@ -100,7 +106,7 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// Bytes, or a number with one of PostgreSQL's units of memory.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let wanted = || "a number of bytes, or one with a unit (kB MB GB TB)".to_owned();
     let (number, unit) = split_unit(text);
     let number: u64 = number.parse().map_err(|_| wanted())?;
@@ -115,7 +121,8 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(wanted)
 }
 
-pub(crate) fn count(text: &str) -> Result<u32, String> {
+/// A whole number.
+pub fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "a whole number".to_owned())
 }
 

@@ -6,41 +6,53 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// So much of a text is shown when it is wrong.
 const SHOWN: usize = 40;
 
 /// A value and the line it stands on.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Node {
-    pub(crate) line: u64,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where the value begins, from 1.
+    pub line: u64,
+    /// The value.
+    pub value: Value,
 }
 
 /// A YAML value. Numbers keep their kind; timestamps and the like are text.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing, or `null`.
     Null,
+    /// `true` and `false` only, as YAML 1.2 has it.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// Another number.
     Float(f64),
+    /// Everything else.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// Keys and values, in order.
     Map(Vec<Entry>),
 }
 
 /// One `key: value`.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) line: u64,
-    pub(crate) node: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where it stands, from 1.
+    pub line: u64,
+    /// Its value.
+    pub node: Node,
 }
 
 impl Node {
     /// Reads a whole document.
-    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+    pub fn parse(text: &str) -> Result<Self, Problem> {
         match serde_saphyr::from_str::<Spanned<Value>>(text) {
             Ok(spanned) => Ok(Self::from(spanned)),
             Err(error) => {
@@ -53,7 +65,7 @@ impl Node {
     }
 
     /// What kind of value this is, for "found ...".
-    pub(crate) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
             Value::Bool(value) => format!("'{value}'"),
@@ -69,7 +81,7 @@ impl Node {
     }
 
     /// A scalar as the text that was written, near enough.
-    pub(crate) fn scalar(&self) -> Option<String> {
+    pub fn scalar(&self) -> Option<String> {
         match &self.value {
             Value::Bool(value) => Some(value.to_string()),
             Value::Int(value) => Some(value.to_string()),
@@ -80,7 +92,7 @@ impl Node {
     }
 
     /// The same as JSON, for documents that are passed on.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
             Value::Null => Json::Null,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use pgherd_api::Secret;
+use crate::secret::Secret;
 use pgherd_core::{NodeName, Policy};
 use serde_json::{Map, Value};
 
@@ -94,7 +94,7 @@ impl Settings {
             tags.shift_remove("nofailover");
         }
         for switch in ["clonefrom", "noloadbalance", "nosync", "nostream"] {
-            if tags.get(switch).and_then(pgherd_api::config::boolean) == Some(false) {
+            if tags.get(switch).and_then(crate::dynamic::boolean) == Some(false) {
                 tags.shift_remove(switch);
             }
         }

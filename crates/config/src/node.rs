@@ -5,27 +5,31 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pgherd_agent::{Login, Settings, StoreSettings};
-use pgherd_api::Secret;
+use crate::secret::Secret;
+use crate::settings::{Login, Settings, StoreSettings};
 use pgherd_core::{Duration, Policy, SynchronousMode};
 use serde_json::{Map, Value as Json};
 
-use super::parse::{self, HostPort};
-use super::problem::{Problem, Severity};
-use super::section::Section;
-use super::yaml::{Node, Value};
+use crate::parse::{self, HostPort};
+use crate::problem::{Problem, Severity};
+use crate::section::Section;
+use crate::yaml::{Node, Value};
 
 /// Which cluster: `/namespace/scope/` in the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ClusterId {
-    pub(crate) namespace: String,
-    pub(crate) scope: String,
+pub struct ClusterId {
+    /// Without slashes around.
+    pub namespace: String,
+    /// The cluster's name.
+    pub scope: String,
 }
 
 /// What was read, and what to say about it.
-pub(crate) struct Resolved<T> {
-    pub(crate) value: T,
-    pub(crate) warnings: Vec<Problem>,
+pub struct Resolved<T> {
+    /// The settings.
+    pub value: T,
+    /// What is only said.
+    pub warnings: Vec<Problem>,
 }
 
 const UNUSED_ROOT: &[&str] =
@@ -75,7 +79,7 @@ const UNUSED_POSTGRES: &[&str] = &[
 const TTL_MIN: Duration = Duration::secs(2);
 
 /// Reads a node file. All mistakes are returned together.
-pub(crate) fn resolve(text: &str) -> Result<Resolved<Settings>, Vec<Problem>> {
+pub fn resolve(text: &str) -> Result<Resolved<Settings>, Vec<Problem>> {
     let document = Node::parse(text).map_err(|problem| vec![problem])?;
     let problems = RefCell::new(Vec::new());
     let settings = read(&Section::root(&document, &problems));
@@ -101,7 +105,7 @@ const OTHER_DYNAMIC: &[&str] = &[
 
 /// Looks at a change of the cluster-wide settings before anybody stores it: what can't be read there
 /// would silently be the default.
-pub(crate) fn check_dynamic(patch: &Map<String, Json>) -> Vec<Problem> {
+pub fn check_dynamic(patch: &Map<String, Json>) -> Vec<Problem> {
     // JSON is YAML.
     let document = match Node::parse(&Json::Object(patch.clone()).to_string()) {
         Ok(document) => document,
@@ -122,10 +126,7 @@ pub(crate) fn check_dynamic(patch: &Map<String, Json>) -> Vec<Problem> {
 }
 
 /// Gives the value only when nothing but warnings was noted.
-pub(super) fn sort_out<T>(
-    value: Option<T>,
-    problems: Vec<Problem>,
-) -> Result<Resolved<T>, Vec<Problem>> {
+pub fn sort_out<T>(value: Option<T>, problems: Vec<Problem>) -> Result<Resolved<T>, Vec<Problem>> {
     match value {
         Some(value) if problems.iter().all(|p| p.severity == Severity::Warning) => {
             Ok(Resolved { value, warnings: problems })
@@ -205,7 +206,7 @@ fn tags(section: &Section<'_>) -> (bool, Map<String, Json>) {
 }
 
 /// `scope` and `namespace`.
-pub(super) fn cluster_id(root: &Section<'_>) -> Option<ClusterId> {
+pub fn cluster_id(root: &Section<'_>) -> Option<ClusterId> {
     let scope = root.required("scope", "pgherd", parse::key_part);
     let namespace = root.optional("namespace", |text| Ok(text.trim_matches('/').to_owned()));
     Some(ClusterId { namespace: namespace.unwrap_or_else(|| "service".to_owned()), scope: scope? })
@@ -242,7 +243,7 @@ fn login(section: &Section<'_>, default_name: Option<&str>) -> Option<Login> {
 }
 
 /// `etcd3`: `host`, `hosts` (a list or a text with commas), with or without a scheme.
-pub(super) fn store_address(root: &Section<'_>) -> Option<StoreSettings> {
+pub fn store_address(root: &Section<'_>) -> Option<StoreSettings> {
     for other in ["etcd", "consul", "zookeeper", "exhibitor", "kubernetes", "raft"] {
         if root.has(other) {
             let words = "pgherd speaks etcd's v3 API only; write the section as 'etcd3:'";
@@ -290,7 +291,7 @@ fn other_key(name: &str) -> &'static str {
 }
 
 /// One address of the store as a URL.
-pub(crate) fn endpoint(host: &str, protocol: &str) -> Result<String, String> {
+pub fn endpoint(host: &str, protocol: &str) -> Result<String, String> {
     if let Some(path) = host.strip_prefix("unix://") {
         return if path.starts_with('/') {
             Ok(host.to_owned())

@@ -1,0 +1,21 @@
+//! Configuration as values: texts, environment variables and the store's document in, settings out,
+//! each with the place it came from (contract 3).
+//!
+//! Deliberately absent: reading files, the environment and the store, and everything done with a
+//! setting.
+#![forbid(unsafe_code)]
+
+pub mod dynamic;
+pub mod node;
+pub mod parse;
+pub mod problem;
+mod secret;
+pub mod section;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod yaml;
+
+pub use problem::{Problem, Severity};
+pub use secret::Secret;
+pub use settings::{Login, Settings, StoreSettings};
