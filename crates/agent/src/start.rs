@@ -144,6 +144,7 @@ fn encoder(settings: &Settings) -> Encoder {
             conn_url: format!("postgres://{host}:{port}/postgres"),
             api_url: format!("http://{}/patroni", settings.rest_connect),
             tags: settings.published_tags(),
+            ..MemberSelf::default()
         },
         founding_config: settings.founding_config.clone(),
     }

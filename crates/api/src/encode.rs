@@ -19,8 +19,21 @@ pub struct MemberSelf {
     pub conn_url: String,
     /// Where others reach its REST API: `http://host:port/patroni`.
     pub api_url: String,
+    /// Where a proxy of its PostgreSQL is reached, in the form of `conn_url`.
+    pub proxy_url: Option<String>,
     /// Its tags, in the order in which they were written.
     pub tags: Map<String, serde_json::Value>,
+    /// The parameters that wait for a restart of PostgreSQL.
+    pub pending_restart: BTreeMap<String, PendingChange>,
+}
+
+/// A parameter that waits for a restart, as Patroni shows it (contract 1.3).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct PendingChange {
+    /// In force now.
+    pub old_value: Option<String>,
+    /// In force after the restart; absent when nobody knows.
+    pub new_value: Option<String>,
 }
 
 /// Turns values into bytes for one node.
@@ -63,12 +76,16 @@ impl Encoder {
 
     fn member(&self, record: &MemberRecord) -> Result<Vec<u8>, serde_json::Error> {
         let replica = record.role != MemberRole::Primary;
+        let pending = !self.member.pending_restart.is_empty();
         serde_json::to_vec(&MemberJson {
             conn_url: &self.member.conn_url,
             api_url: &self.member.api_url,
             state: words::state(record.state),
             role: words::role(record.role),
             version: COMPATIBLE_VERSION,
+            proxy_url: self.member.proxy_url.as_deref(),
+            pending_restart: pending.then_some(true),
+            pending_restart_reason: pending.then_some(&self.member.pending_restart),
             tags: (!self.member.tags.is_empty()).then_some(&self.member.tags),
             xlog_location: record.lsn,
             replay_lsn: record.replayed.filter(|_| replica),
@@ -131,7 +148,13 @@ struct MemberJson<'a> {
     role: &'a str,
     version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tags: Option<&'a Map<String, serde_json::Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_restart: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_restart_reason: Option<&'a BTreeMap<String, PendingChange>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     xlog_location: Option<Lsn>,
     #[serde(skip_serializing_if = "Option::is_none")]

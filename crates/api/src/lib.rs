@@ -17,7 +17,7 @@ pub mod words;
 
 pub use client::{Client, ClientError, Response};
 pub use cluster::{Change, Cluster, MemberInfo, Record, Schedule};
-pub use encode::{Encoder, MemberSelf};
+pub use encode::{Encoder, MemberSelf, PendingChange};
 pub use keys::Keys;
 
 /// What member keys and status bodies give as `version`: dotted integers that tell a Patroni in the

@@ -70,6 +70,12 @@ pub struct PatroniStatus {
     /// Management is paused.
     #[serde(skip_serializing_if = "is_false")]
     pub pause: bool,
+    /// A parameter waits for a restart.
+    #[serde(skip_serializing_if = "is_false")]
+    pub pending_restart: bool,
+    /// Which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_restart_reason: Option<Value>,
     /// Unix seconds of the last good look at the store; 0: never.
     pub dcs_last_seen: i64,
     /// The node's tags.

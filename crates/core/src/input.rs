@@ -64,6 +64,9 @@ pub enum Input {
     Shutdown,
     /// An operator wants this node's data replaced by a new copy of the leader.
     Reinitialize,
+    /// What the shell adds to the member key (a pending restart, tags, ...) has changed: it is
+    /// written again.
+    MemberChanged,
 }
 
 /// What came of a request to the store.

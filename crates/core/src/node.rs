@@ -113,6 +113,8 @@ pub struct Node {
     pub(crate) diverged: bool,
     pub(crate) member: Option<crate::cluster::MemberRecord>,
     pub(crate) member_next: Time,
+    /// The shell has something new to say in the member key.
+    pub(crate) member_stale: bool,
     pub(crate) told: Option<PeerBeat>,
     pub(crate) next_peer_beat: Time,
     pub(crate) next_id: u64,
@@ -185,6 +187,7 @@ impl Node {
             diverged: false,
             member: None,
             member_next: now,
+            member_stale: false,
             told: None,
             next_peer_beat: now,
             next_id: 0,
@@ -214,6 +217,7 @@ impl Node {
             Input::Persisted { seq } => self.persisted_seq = self.persisted_seq.max(seq),
             Input::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
             Input::Reinitialize => self.reinitialize = self.reign.is_none(),
+            Input::MemberChanged => self.member_stale = true,
         }
         self.drive();
     }

@@ -56,6 +56,7 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::Persisted { seq } => format!("persisted {seq}"),
         Input::Shutdown => "shut down".to_owned(),
         Input::Reinitialize => "reinitialize".to_owned(),
+        Input::MemberChanged => "member changed".to_owned(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Keys and values against the live ones quoted in docs (contract 1.3), and lenient reading.
 
-use pgherd_api::{Change, Cluster, Encoder, Keys, MemberSelf, Record, config};
+use pgherd_api::{Change, Cluster, Encoder, Keys, MemberSelf, PendingChange, Record, config};
 use pgherd_core::cluster::{
     FailoverRequest, HistoryLine, Initialize, Key, MemberRecord, MemberRole, MemberState, Status,
     SyncState, Value,
@@ -37,6 +37,7 @@ fn encoder() -> Encoder {
             conn_url: "postgres://127.0.0.1:15432/postgres".to_owned(),
             api_url: "http://127.0.0.1:18002/patroni".to_owned(),
             tags,
+            ..MemberSelf::default()
         },
         founding_config: serde_json::Map::new(),
     }
@@ -112,6 +113,35 @@ fn a_primarys_member_value_has_no_replica_fields() {
     let text = encoded(&Value::Member(record));
     let tail = r#""tags":{"foo":"bar"},"xlog_location":85031944,"timeline":7,"pause":true}"#;
     assert!(text.ends_with(tail), "{text}");
+}
+
+#[test]
+fn a_pending_restart_stands_between_tags_and_positions() {
+    let record = MemberRecord {
+        state: MemberState::Running,
+        role: MemberRole::Primary,
+        lsn: Some(Lsn(85_031_944)),
+        replayed: None,
+        timeline: Some(Timeline(7)),
+        streaming: false,
+        nofailover: false,
+        paused: false,
+    };
+    let mut encoder = encoder();
+    encoder.member.proxy_url = Some("postgres://127.0.0.1:16431/postgres".to_owned());
+    let change =
+        PendingChange { old_value: Some("100".to_owned()), new_value: Some("101".to_owned()) };
+    encoder.member.pending_restart.insert("max_connections".to_owned(), change);
+    let text = String::from_utf8(encoder.encode(&Value::Member(record)).unwrap()).unwrap();
+    let tail = concat!(
+        r#","proxy_url":"postgres://127.0.0.1:16431/postgres","tags":{"foo":"bar"},"#,
+        r#""pending_restart":true,"pending_restart_reason":"#,
+        r#"{"max_connections":{"old_value":"100","new_value":"101"}},"#,
+        r#""xlog_location":85031944,"timeline":7}"#
+    );
+    assert!(text.ends_with(tail), "{text}");
+    let read = cluster(&[("members/n", &text)]);
+    assert!(read.members()[&node("n")].pending_restart);
 }
 
 #[test]

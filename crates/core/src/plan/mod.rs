@@ -225,13 +225,15 @@ impl Node {
         }
         let record = self.member_record();
         let quiet = |m: &MemberRecord| MemberRecord { lsn: None, replayed: None, ..m.clone() };
-        let changed = self.member.as_ref().is_none_or(|old| quiet(old) != quiet(&record));
+        let changed = self.member_stale
+            || self.member.as_ref().is_none_or(|old| quiet(old) != quiet(&record));
         let moved = self.member.as_ref() != Some(&record);
         if !changed && (!moved || self.now < self.member_next) {
             return;
         }
         self.member_next = self.now + self.policy().beat_interval();
         self.member = Some(record.clone());
+        self.member_stale = false;
         let key = crate::cluster::Key::Member(self.config.name.clone());
         let put = crate::cluster::Op::Put(key, crate::cluster::Value::Member(record), Some(lease));
         self.txn(Purpose::PublishMember, Vec::new(), vec![put]);
