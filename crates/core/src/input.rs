@@ -67,6 +67,10 @@ pub enum Input {
     /// What the shell adds to the member key (a pending restart, tags, ...) has changed: it is
     /// written again.
     MemberChanged,
+    /// The same, and a copy or repair that runs is given up for it.
+    ReinitializeNow,
+    /// An operator wants PostgreSQL stopped in order and started where it is.
+    Restart,
 }
 
 /// What came of a request to the store.

@@ -23,7 +23,7 @@ pub mod time;
 pub mod types;
 
 pub use input::{Action, Durable, Input, OpId, Promise, RequestId, StoreOutcome, StoreRequest};
-pub use node::{Node, NodeConfig, Timer};
+pub use node::{Node, NodeConfig, Restarts, Timer};
 pub use policy::{Policy, SynchronousMode};
 pub use reason::{Decision, Reason, Situation};
 pub use time::{Duration, Time};

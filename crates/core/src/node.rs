@@ -12,7 +12,8 @@ use crate::policy::Policy;
 use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Decision, Reason, Situation};
 use crate::state::{
-    Asked, Attempt, Candidacy, Lease, Peer, Pending, Pg, Reign, RequestKind, RunningOp, Silence,
+    Asked, Attempt, Candidacy, Lease, Peer, Pending, Pg, Reign, RequestKind, Restart, RunningOp,
+    Silence,
 };
 use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Term, Time};
 
@@ -109,6 +110,8 @@ pub struct Node {
     pub(crate) armed: Option<(Term, Time)>,
     pub(crate) shutdown: Option<Time>,
     pub(crate) reinitialize: bool,
+    pub(crate) restart: Option<Restart>,
+    pub(crate) restarts: Restarts,
     /// This WAL was seen to go past the leader's branch: stopping PostgreSQL doesn't change that.
     pub(crate) diverged: bool,
     pub(crate) member: Option<crate::cluster::MemberRecord>,
@@ -121,6 +124,16 @@ pub struct Node {
     actions: VecDeque<Action>,
     decision: Decision,
     exited: bool,
+}
+
+/// Restarts that were asked for and have ended, since the node's birth. Who asks for one compares
+/// before and after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Restarts {
+    /// PostgreSQL runs again.
+    pub done: u64,
+    /// It did not stop, or did not start.
+    pub failed: u64,
 }
 
 /// Failures of operations, and the patience that grows with them.
@@ -184,6 +197,8 @@ impl Node {
             armed: None,
             shutdown: None,
             reinitialize: false,
+            restart: None,
+            restarts: Restarts::default(),
             diverged: false,
             member: None,
             member_next: now,
@@ -218,6 +233,8 @@ impl Node {
             Input::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
             Input::Reinitialize => self.reinitialize = self.reign.is_none(),
             Input::MemberChanged => self.member_stale = true,
+            Input::ReinitializeNow => self.reinitialize_now(),
+            Input::Restart => self.ask_restart(),
         }
         self.drive();
     }
@@ -301,6 +318,18 @@ impl Node {
     /// The last sign of life of each peer, and when it came.
     pub fn peers(&self) -> impl Iterator<Item = (&NodeName, &PeerBeat, Time)> {
         self.peers.iter().map(|(name, peer)| (name, &peer.beat, peer.heard))
+    }
+
+    /// An operator's restart is asked for or under way.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.restart.is_some()
+    }
+
+    /// The restarts that have ended.
+    #[must_use]
+    pub fn restarts(&self) -> Restarts {
+        self.restarts
     }
 
     /// What it has on disk beside PostgreSQL's data.
@@ -440,6 +469,15 @@ impl Node {
                     candidacy.answers.insert(from, answer);
                 }
             }
+        }
+    }
+
+    /// A repair or copy under way is given up for a new copy.
+    fn reinitialize_now(&mut self) {
+        self.reinitialize = self.reign.is_none();
+        let op = self.op.as_ref().map(|running| &running.op);
+        if self.reinitialize && matches!(op, Some(PgOp::Clone { .. } | PgOp::Rewind { .. })) {
+            self.kill_now();
         }
     }
 

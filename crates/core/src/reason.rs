@@ -97,6 +97,8 @@ pub enum Reason {
     RewindImpossible,
     /// An interrupted operation left data that can't be used; copying the leader anew.
     BrokenData,
+    /// PostgreSQL stops in order and starts again, because an operator asked.
+    Restarting,
     /// An operator asked for a new copy.
     Reinitializing,
     /// The leader isn't ready to be copied or followed.
@@ -273,6 +275,7 @@ impl Reason {
             Self::RewindImpossible => "pg_rewind can't repair this data; copying the leader",
             Self::BrokenData => "an interrupted operation left unusable data; copying the leader",
             Self::Reinitializing => "a new copy was asked for",
+            Self::Restarting => "PostgreSQL stops in order and starts again, as asked",
             Self::WaitingForLeader => "the leader is not ready yet",
             Self::WaitingForFormerLeader => "the former leader has the first right to return",
             Self::WaitingForSilence => "the leader is silent, but not yet for the ttl",

@@ -23,6 +23,25 @@ pub(crate) enum Lease {
     },
 }
 
+/// An operator's restart of PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Restart {
+    /// Since when it is asked for; since when PostgreSQL is told to stop, once it is.
+    pub(crate) since: Time,
+    pub(crate) stage: RestartStage,
+}
+
+/// How far a restart has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RestartStage {
+    Asked,
+    Stopping,
+    /// It is down; a leader needs its new term first.
+    Stopped,
+    /// What is left is an ordinary start.
+    Starting,
+}
+
 /// What is known of the local PostgreSQL.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Pg {

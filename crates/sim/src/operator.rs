@@ -43,6 +43,8 @@ impl World {
             8 => {
                 if self.leader().is_some_and(|leader| leader != node) {
                     self.reinitialize(node);
+                } else {
+                    self.restart(node);
                 }
             }
             _ => self.pause(false),
@@ -53,6 +55,12 @@ impl World {
         self.stats.sometimes.reinitialize += 1;
         note!(self, "operator: reinitialize n{}", node + 1);
         self.tell_agent(node, 1_000, Input::Reinitialize);
+    }
+
+    pub(crate) fn restart(&mut self, node: Ix) {
+        self.stats.sometimes.restart += 1;
+        note!(self, "operator: restart n{}", node + 1);
+        self.tell_agent(node, 1_000, Input::Restart);
     }
 
     /// Writes the request as the API would. Without a leader it asks for a failover.

@@ -57,6 +57,8 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::Shutdown => "shut down".to_owned(),
         Input::Reinitialize => "reinitialize".to_owned(),
         Input::MemberChanged => "member changed".to_owned(),
+        Input::ReinitializeNow => "reinitialize now".to_owned(),
+        Input::Restart => "restart".to_owned(),
     })
 }
 

@@ -55,6 +55,7 @@ counters! {
     paused: "pause",
     shutdown: "orderly stop",
     reinitialize: "reinitialize asked",
+    restart: "restart asked",
     pledged: "pledge given",
     refused: "pledge refused",
     stale_facts: "facts older than an operation's end",

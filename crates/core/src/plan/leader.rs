@@ -26,6 +26,9 @@ impl Node {
         if self.reign.as_ref().is_some_and(|r| r.handover.is_some()) {
             return (Situation::Switchover, self.continue_handover());
         }
+        if let Some(reason) = self.plan_restart() {
+            return (Situation::Leader, reason);
+        }
         if self.kill.is_some() {
             return (Situation::Leader, Reason::Busy);
         }

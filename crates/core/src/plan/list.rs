@@ -24,7 +24,9 @@ const PATIENCE: Duration = Duration::secs(10);
 impl Node {
     pub(crate) fn arrange_list(&mut self) {
         self.note_list_in_force();
-        if self.op.is_some() || self.in_flight(Purpose::PublishSync) > 0 || self.policy().pause {
+        // In pause the list stays as it is, once clients are let in (an operator's restart).
+        let kept = self.policy().pause && self.reign.as_ref().is_some_and(|r| r.serving);
+        if self.op.is_some() || self.in_flight(Purpose::PublishSync) > 0 || kept {
             return;
         }
         if self.view_lags() {

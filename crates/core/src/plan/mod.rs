@@ -6,6 +6,7 @@ mod election;
 mod leader;
 mod list;
 mod replica;
+mod restart;
 mod shutdown;
 mod switchover;
 mod voter;
@@ -32,6 +33,7 @@ impl Node {
         self.arm_guard();
         self.learn_wal_term();
         self.kill_without_data();
+        self.follow_restart();
         let (situation, reason) = self.plan();
         self.answer_pledge();
         self.beat_if_due();
@@ -371,6 +373,7 @@ impl Node {
                 if let Some(reign) = &mut self.reign {
                     reign.start_failures += 1;
                 }
+                self.note_failed_start();
             }
             PgOp::Rewind { .. } => match failure.kind {
                 PgFailureKind::RewindImpossible => self.backoff.rewind_impossible = true,
@@ -386,6 +389,7 @@ impl Node {
                 if failure.kind != PgFailureKind::DiskFull {
                     self.backoff.start_failures += 1;
                 }
+                self.note_failed_start();
             }
             PgOp::Init
             | PgOp::Follow { .. }

@@ -29,6 +29,9 @@ impl Node {
         if let Some(pledged) = self.bound_to_candidate() {
             return Reason::Pledged(pledged);
         }
+        if let Some(reason) = self.plan_restart() {
+            return reason;
+        }
         if self.op.is_some() || self.kill.is_some() {
             return self.busy_with();
         }

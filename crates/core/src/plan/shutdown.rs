@@ -5,7 +5,7 @@ use crate::cluster::ReignEnd;
 use crate::node::Node;
 use crate::postgres::{ControlState, PgOp, PgState};
 use crate::reason::Reason;
-use crate::state::Pg;
+use crate::state::{Pg, RestartStage};
 
 /// Replicas wait this long for the primary's last record before they stop.
 const WAIT_FOR_PRIMARY: Duration = Duration::secs(15);
@@ -123,8 +123,15 @@ impl Node {
         Reason::Stopped
     }
 
-    /// Nothing is promoted, demoted, started or stopped; a replica may be pointed elsewhere.
+    /// Nothing is promoted, demoted, started or stopped, except by an operator's restart; a replica
+    /// may be pointed elsewhere.
     pub(crate) fn plan_paused(&mut self) -> Reason {
+        if let Some(reason) = self.plan_restart() {
+            return reason;
+        }
+        if self.restart.is_some_and(|restart| restart.stage == RestartStage::Starting) {
+            return self.start_again();
+        }
         if let (Some(leader), Some(replica)) = (self.other_leader().cloned(), self.replica())
             && replica.upstream.as_ref() != Some(&leader)
             && self.may_follow()
@@ -132,5 +139,16 @@ impl Node {
             self.start_op(PgOp::Follow { upstream: Some(leader) });
         }
         Reason::Paused
+    }
+
+    /// The second half of a replica's restart, in pause.
+    fn start_again(&mut self) -> Reason {
+        if self.other_leader().is_some() {
+            return self.plan_replica();
+        }
+        if self.op.is_none() && self.stopped().is_some_and(|control| !Self::primary_data(control)) {
+            self.start_op(PgOp::StartReplica { upstream: None });
+        }
+        Reason::Restarting
     }
 }
