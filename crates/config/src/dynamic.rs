@@ -4,6 +4,10 @@
 use pgherd_core::{Duration, Policy, SynchronousMode};
 use serde_json::{Map, Value, json};
 
+use crate::origin::Origin;
+use crate::parse;
+use crate::yaml::Node;
+
 /// The settings of a cluster that says nothing: Patroni's defaults, not ours.
 #[must_use]
 pub fn patroni_defaults() -> Policy {
@@ -66,8 +70,8 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
         synchronous_mode_strict: flag("synchronous_mode_strict"),
         synchronous_node_count: config
             .get("synchronous_node_count")
-            .and_then(integer)
-            .and_then(|count| u32::try_from(count).ok())
+            .and_then(scalar)
+            .and_then(|text| parse::count(&text).ok())
             .unwrap_or(defaults.synchronous_node_count)
             .max(1),
         primary_start_timeout: start_timeout
@@ -137,86 +141,20 @@ fn mode(value: &Value) -> SynchronousMode {
 /// A boolean in any of the ways that Patroni takes one.
 #[must_use]
 pub fn boolean(value: &Value) -> Option<bool> {
-    let word = match value {
-        Value::Bool(flag) => return Some(*flag),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.trim().to_ascii_lowercase(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
-    match word.as_str() {
-        "on" | "true" | "yes" | "1" => Some(true),
-        "off" | "false" | "no" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-/// An integer in any of the ways that Patroni takes one, without a unit.
-fn integer(value: &Value) -> Option<u64> {
-    let text = match value {
-        Value::Number(number) => return number.as_u64(),
-        Value::String(text) => text.trim(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    }
+    scalar(value).and_then(|text| parse::boolean(&text).ok())
 }
 
 /// A number with PostgreSQL's unit for sizes; bytes without one.
 #[must_use]
 pub fn bytes(value: &Value) -> Option<u64> {
-    let (number, unit) = split_unit(value)?;
-    let factor = match unit {
-        "" | "B" => 1,
-        "kB" => 1 << 10,
-        "MB" => 1 << 20,
-        "GB" => 1 << 30,
-        "TB" => 1_u64 << 40,
-        _ => return None,
-    };
-    scaled(number, factor)
+    scalar(value).and_then(|text| parse::bytes(&text).ok())
 }
 
 /// A number with PostgreSQL's unit for times; seconds without one.
 fn duration(value: &Value) -> Option<Duration> {
-    let (number, unit) = split_unit(value)?;
-    let factor = match unit {
-        "us" => 1,
-        "ms" => 1_000,
-        "" | "s" => 1_000_000,
-        "min" => 60_000_000,
-        "h" => 3_600_000_000,
-        "d" => 86_400_000_000,
-        _ => return None,
-    };
-    scaled(number, factor).map(Duration)
+    scalar(value).and_then(|text| parse::span(&text).ok())
 }
 
-fn split_unit(value: &Value) -> Option<(f64, &str)> {
-    match value {
-        Value::Number(number) => Some((number.as_f64()?, "")),
-        Value::String(text) if text.trim().to_ascii_lowercase().starts_with("0x") =>
-        {
-            #[expect(clippy::cast_precision_loss, reason = "sizes that anybody writes are exact")]
-            integer(value).map(|number| (number as f64, ""))
-        }
-        Value::String(text) => {
-            let text = text.trim();
-            let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+'));
-            let (number, unit) = text.split_at(end.unwrap_or(text.len()));
-            Some((number.parse().ok()?, unit.trim()))
-        }
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn scaled(number: f64, factor: u64) -> Option<u64> {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "bounded below; a float beyond u64 saturates"
-    )]
-    (number.is_finite() && number >= 0.0).then(|| (number * factor as f64).round() as u64)
+fn scalar(value: &Value) -> Option<String> {
+    Node::from_json(value, &Origin::Dynamic).scalar()
 }

@@ -6,8 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod dynamic;
+pub mod guc;
+mod local;
 pub mod node;
+mod origin;
 pub mod parse;
+pub mod postgres;
 pub mod problem;
 mod secret;
 pub mod section;
@@ -16,6 +20,9 @@ pub mod settings;
 mod tests;
 pub mod yaml;
 
+pub use local::Local;
+pub use origin::Origin;
+pub use postgres::{PostgresSettings, Role, effective};
 pub use problem::{Problem, Severity};
 pub use secret::Secret;
 pub use settings::{Login, Settings, StoreSettings};

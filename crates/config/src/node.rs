@@ -10,6 +10,7 @@ use crate::settings::{Login, Settings, StoreSettings};
 use pgherd_core::{Duration, Policy, SynchronousMode};
 use serde_json::{Map, Value as Json};
 
+use crate::local::Local;
 use crate::parse::{self, HostPort};
 use crate::problem::{Problem, Severity};
 use crate::section::Section;
@@ -83,6 +84,8 @@ pub fn resolve(text: &str) -> Result<Resolved<Settings>, Vec<Problem>> {
     let document = Node::parse(text).map_err(|problem| vec![problem])?;
     let problems = RefCell::new(Vec::new());
     let settings = read(&Section::root(&document, &problems));
+    let settings =
+        settings.map(|settings| Settings { local: Local::new(vec![document.clone()]), ..settings });
     sort_out(settings, problems.into_inner())
 }
 
@@ -121,7 +124,7 @@ pub fn check_dynamic(patch: &Map<String, Json>) -> Vec<Problem> {
     drop(root);
     let mut problems = problems.into_inner();
     // The line of a text that nobody wrote.
-    problems.iter_mut().for_each(|problem| problem.line = None);
+    problems.iter_mut().for_each(|problem| problem.origin = None);
     problems
 }
 
@@ -150,6 +153,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let may_found = founding.is_some();
     let (founding_policy, founding_config) = founding.unwrap_or_default();
     Some(Settings {
+        local: Local::default(),
         scope: cluster.scope,
         namespace: cluster.namespace,
         store: store?,

@@ -91,9 +91,9 @@ pub fn pg_listen(text: &str) -> Result<(String, u16), String> {
 /// Seconds, or a number with one of PostgreSQL's units of time.
 pub fn span(text: &str) -> Result<Duration, String> {
     let wanted = || "a number of seconds, or one with a unit (ms s min h d)".to_owned();
-    let (number, unit) = split_unit(text);
-    let number: f64 = number.parse().ok().filter(|n: &f64| *n >= 0.0).ok_or_else(wanted)?;
+    let (number, unit) = number(text).filter(|(n, _)| *n >= 0.0).ok_or_else(wanted)?;
     let seconds = match unit {
+        "us" => 0.000_001,
         "ms" => 0.001,
         "" | "s" => 1.0,
         "min" => 60.0,
@@ -108,28 +108,61 @@ pub fn span(text: &str) -> Result<Duration, String> {
 /// Bytes, or a number with one of PostgreSQL's units of memory.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let wanted = || "a number of bytes, or one with a unit (kB MB GB TB)".to_owned();
-    let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|_| wanted())?;
-    let shift = match unit {
-        "" | "B" => 0,
-        "kB" => 10,
-        "MB" => 20,
-        "GB" => 30,
-        "TB" => 40,
+    let (number, unit) = number(text).filter(|(n, _)| *n >= 0.0).ok_or_else(wanted)?;
+    let factor = match unit {
+        "" | "B" => 1_u64,
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        "TB" => 1 << 40,
         _ => return Err(wanted()),
     };
-    number.checked_mul(1 << shift).ok_or_else(wanted)
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and a float beyond u64 saturates"
+    )]
+    Ok((number * factor as f64).round() as u64)
 }
 
-/// A whole number.
+/// A whole number, decimal, hexadecimal or octal; it may be negative.
+pub fn integer(text: &str) -> Result<i64, String> {
+    let whole = number(text).filter(|(n, unit)| unit.is_empty() && n.fract() == 0.0);
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates")]
+    whole.map(|(n, _)| n as i64).ok_or_else(|| "a whole number".to_owned())
+}
+
+/// A whole number that is not negative.
 pub fn count(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| "a whole number".to_owned())
+    let wanted = || "a whole number that is not negative".to_owned();
+    integer(text).and_then(|n| u32::try_from(n).map_err(|_| wanted()))
 }
 
-fn split_unit(text: &str) -> (&str, &str) {
+/// A number and the unit behind it: decimal, `0x` hexadecimal, or octal with a leading `0`.
+fn number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    (&text[..end], text[end..].trim())
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let hex = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+    let split =
+        |text: &str, digit: fn(char) -> bool| text.find(|c| !digit(c)).unwrap_or(text.len());
+    #[expect(clippy::cast_precision_loss, reason = "sizes that anybody writes are exact")]
+    let whole = |text: &str, radix| u64::from_str_radix(text, radix).ok().map(|n| n as f64);
+    let (number, unit) = match hex {
+        Some(hex) => {
+            let (number, unit) = hex.split_at(split(hex, |c| c.is_ascii_hexdigit()));
+            (whole(number, 16)?, unit)
+        }
+        None => {
+            let (number, unit) = digits.split_at(split(digits, |c| c.is_ascii_digit() || c == '.'));
+            let octal = number.len() > 1 && number.starts_with('0') && !number.contains('.');
+            (if octal { whole(number, 8)? } else { number.parse().ok()? }, unit)
+        }
+    };
+    number.is_finite().then_some((if negative { -number } else { number }, unit.trim()))
 }
 
 #[cfg(test)]
@@ -144,7 +177,19 @@ mod tests {
         assert!(span("5 weeks").is_err());
         assert_eq!(bytes("1MB"), Ok(1 << 20));
         assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("0x10kB"), Ok(16 << 10));
+        assert_eq!(bytes("1.5GB"), Ok(3 << 29));
+        assert_eq!(bytes("010"), Ok(8));
         assert!(bytes("-1").is_err());
+        assert_eq!(integer("-1"), Ok(-1));
+        assert!(integer("1.5").is_err() && integer("5s").is_err() && integer("").is_err());
+        for yes in ["on", "TRUE", "Yes", "1"] {
+            assert_eq!(boolean(yes), Ok(true), "{yes}");
+        }
+        for no in ["off", "False", "NO", "0"] {
+            assert_eq!(boolean(no), Ok(false), "{no}");
+        }
+        assert!(boolean("maybe").is_err());
     }
 
     #[test]

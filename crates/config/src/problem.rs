@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::origin::Origin;
+
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Severity {
@@ -17,8 +19,8 @@ pub enum Severity {
 pub struct Problem {
     /// How bad.
     pub severity: Severity,
-    /// The line, when it is in a file.
-    pub line: Option<u64>,
+    /// Where it was written, when it was.
+    pub origin: Option<Origin>,
     /// The key with its sections (`postgresql.listen`), the flag, or the path; may be empty.
     pub place: String,
     /// What is wrong, and what to do.
@@ -27,20 +29,28 @@ pub struct Problem {
 
 impl Problem {
     /// A mistake that stops everything.
-    pub fn error(line: Option<u64>, place: impl Into<String>, words: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, line, place: place.into(), words: words.into() }
+    pub fn error(
+        origin: Option<Origin>,
+        place: impl Into<String>,
+        words: impl Into<String>,
+    ) -> Self {
+        Self { severity: Severity::Error, origin, place: place.into(), words: words.into() }
     }
 
     /// Something to know.
-    pub fn warning(line: Option<u64>, place: impl Into<String>, words: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, line, place: place.into(), words: words.into() }
+    pub fn warning(
+        origin: Option<Origin>,
+        place: impl Into<String>,
+        words: impl Into<String>,
+    ) -> Self {
+        Self { severity: Severity::Warning, origin, place: place.into(), words: words.into() }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
         }
         if !self.place.is_empty() {
             write!(f, "{}: ", self.place)?;

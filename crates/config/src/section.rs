@@ -4,13 +4,14 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::origin::Origin;
 use crate::problem::{Problem, nearest};
 use crate::yaml::{Entry, Node, Value};
 
 /// A section being read. Every mistake lands in one list, so that all are said at once.
 pub struct Section<'a> {
     path: String,
-    line: Option<u64>,
+    origin: Option<Origin>,
     entries: Vec<(&'a Entry, Cell<bool>)>,
     asked: RefCell<Vec<&'static str>>,
     problems: &'a RefCell<Vec<Problem>>,
@@ -31,13 +32,13 @@ impl<'a> Section<'a> {
                 Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::List(_),
             ) => {
                 let found = node.map(Node::describe).unwrap_or_default();
-                let line = node.map(|n| n.line);
+                let origin = node.map(|n| n.origin.clone());
                 let words = format!("expected a section of keys, found {found}");
-                problems.borrow_mut().push(Problem::error(line, path.clone(), words));
+                problems.borrow_mut().push(Problem::error(origin, path.clone(), words));
             }
         }
-        let line = node.map(|n| n.line);
-        Self { path, line, entries, asked: RefCell::default(), problems }
+        let origin = node.map(|n| n.origin.clone());
+        Self { path, origin, entries, asked: RefCell::default(), problems }
     }
 
     /// The node under a key; an explicit null counts as absent.
@@ -90,7 +91,7 @@ impl<'a> Section<'a> {
         }
         self.asked.borrow_mut().push(key);
         let words = format!("this key is needed; write for example '{key}: {example}'");
-        self.note(Problem::error(self.line, self.place(key), words));
+        self.note(Problem::error(self.origin.clone(), self.place(key), words));
         None
     }
 
@@ -119,17 +120,17 @@ impl<'a> Section<'a> {
                 continue;
             }
             let place = self.place(&entry.key);
-            let line = Some(entry.line);
+            let origin = Some(entry.origin.clone());
             let problem = if unused.contains(&entry.key.as_str()) {
                 Problem::warning(
-                    line,
+                    origin,
                     place,
                     "pgherd reads this key of Patroni's but has no use for it yet",
                 )
             } else if let Some(meant) = nearest(&entry.key, &asked) {
-                Problem::error(line, place, format!("unknown key; did you mean '{meant}'?"))
+                Problem::error(origin, place, format!("unknown key; did you mean '{meant}'?"))
             } else {
-                Problem::warning(line, place, "unknown key, ignored")
+                Problem::warning(origin, place, "unknown key, ignored")
             };
             self.note(problem);
         }
@@ -139,7 +140,7 @@ impl<'a> Section<'a> {
     pub fn wrong(&self, key: &str, node: &Node, expected: &str) {
         let found = if is_secret(key) { "something else".to_owned() } else { node.describe() };
         let words = format!("expected {expected}, found {found}");
-        self.note(Problem::error(Some(node.line), self.place(key), words));
+        self.note(Problem::error(Some(node.origin.clone()), self.place(key), words));
     }
 
     /// Notes a mistake.

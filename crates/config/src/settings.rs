@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::local::Local;
 use crate::secret::Secret;
 use pgherd_core::{NodeName, Policy};
 use serde_json::{Map, Value};
@@ -12,6 +13,8 @@ use serde_json::{Map, Value};
 /// One node's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// All that was written, as it was written: what [`crate::effective`] needs.
+    pub local: Local,
     /// The node's name.
     pub name: NodeName,
     /// The cluster's name.
