@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Router(FileArgs),
     /// Run the embedded store
     Store(StoreArgs),
+    /// Serve metrics of one PostgreSQL, as postgres_exporter does
+    Exporter(crate::commands::exporter::ExporterArgs),
     /// Say which version this is
     Version,
 }

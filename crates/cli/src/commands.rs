@@ -2,6 +2,7 @@
 //! Each gives up root first, then reads its file, then starts threads.
 
 pub(crate) mod agent;
+pub(crate) mod exporter;
 pub(crate) mod router;
 pub(crate) mod store;
 

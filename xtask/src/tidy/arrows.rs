@@ -21,6 +21,7 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("api", "postgres", "api describes values; others find them out"),
     ("*", "agent", "only cli starts an agent"),
     ("*", "router", "only cli starts a router"),
+    ("*", "exporter", "only cli starts an exporter"),
     ("*", "cli", "the binary is the last in every chain"),
     ("*", "sim", "a shipped crate never needs the simulator"),
 ];
