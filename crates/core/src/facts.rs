@@ -4,7 +4,7 @@
 use crate::cluster::Beat;
 use crate::mutant::Mutant;
 use crate::node::{HEARING, Node};
-use crate::peer::{PeerPg, Position};
+use crate::peer::{PeerBeat, PeerPg, Position};
 use crate::policy::Policy;
 use crate::postgres::{
     ControlFacts, ControlState, PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
@@ -95,6 +95,13 @@ impl Node {
         self.peers.get(node).filter(|p| !p.lost && self.now.since(p.heard) <= span)
     }
 
+    /// What a peer said within `span`, by the clock: what it has counts only while it is fresh, though
+    /// its silence doesn't count while this process stood still.
+    pub(crate) fn fresh(&self, node: &NodeName, span: Duration) -> Option<&PeerBeat> {
+        let peer = self.heard(node, span)?;
+        (self.now.since(peer.said) <= span).then_some(&peer.beat)
+    }
+
     /// The leader, when it is another node.
     pub(crate) fn other_leader(&self) -> Option<&NodeName> {
         self.view.leader.as_ref().map(|l| &l.value).filter(|name| **name != self.config.name)
@@ -163,11 +170,13 @@ impl Node {
             return;
         };
         let (Some(running), Some(replica)) = (self.running(), self.replica()) else { return };
-        let from_leader = replica.upstream.as_ref() == self.other_leader();
         let reaches = beat.start.is_some_and(|start| replica.received >= start);
-        if replica.streaming
-            && from_leader
-            && replica.upstream.is_some()
+        // Whatever came since this data was last compared came from that one node: its WAL on this
+        // timeline past the term's beginning is the term's, also when the stream is gone by now.
+        let from_leader = self.durable.data_from.is_some()
+            && self.durable.data_from == self.last_leader_name().cloned()
+            && !self.foreign_term();
+        if from_leader
             && beat.timeline == Some(running.timeline)
             && reaches
             && self.durable.wal_term < Some(term)

@@ -179,6 +179,9 @@ pub struct Durable {
     /// a repair is under way.
     #[serde(default)]
     pub data_terms: Vec<Term>,
+    /// The node whose WAL of these terms it is.
+    #[serde(default)]
+    pub data_from: Option<NodeName>,
     /// Management was paused when last heard of: without the store, PostgreSQL is left alone.
     #[serde(default)]
     pub paused: bool,

@@ -78,7 +78,10 @@ pub struct Node {
     pub(crate) stream_lost: Option<Time>,
     pub(crate) lease: Lease,
     pub(crate) reign: Option<Reign>,
-    pub(crate) attempt: Option<Attempt>,
+    /// Takeovers that were sent and may be applied yet, or have been.
+    pub(crate) attempts: Vec<Attempt>,
+    /// Counts this life's beats.
+    pub(crate) beat_seq: u64,
     pub(crate) silence: Silence,
     pub(crate) vacant_since: Option<Time>,
     /// Since when nothing but the others keeps this node from trying.
@@ -118,6 +121,8 @@ pub struct Node {
     pub(crate) member_next: Time,
     /// The shell has something new to say in the member key.
     pub(crate) member_stale: bool,
+    /// The revision of this life's latest own write of its member key.
+    pub(crate) member_at: Revision,
     pub(crate) told: Option<PeerBeat>,
     pub(crate) next_peer_beat: Time,
     pub(crate) next_id: u64,
@@ -174,7 +179,8 @@ impl Node {
             stream_lost: None,
             lease: Lease::None,
             reign: None,
-            attempt: None,
+            attempts: Vec::new(),
+            beat_seq: 0,
             silence: Silence { leader: Revision(0), beat: Revision(0), since: now },
             vacant_since: None,
             open_since: None,
@@ -203,6 +209,7 @@ impl Node {
             member: None,
             member_next: now,
             member_stale: false,
+            member_at: Revision(0),
             told: None,
             next_peer_beat: now,
             next_id: 0,
@@ -457,7 +464,8 @@ impl Node {
     fn on_peer(&mut self, from: NodeName, message: PeerMessage) {
         match message {
             PeerMessage::Beat(beat) => {
-                self.peers.insert(from, Peer { beat, heard: self.now, lost: false });
+                self.peers
+                    .insert(from, Peer { beat, heard: self.now, said: self.now, lost: false });
             }
             PeerMessage::AskPledge { ballot } => {
                 self.asked = Some(Asked { from, ballot, at: self.now });

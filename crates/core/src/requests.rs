@@ -9,7 +9,7 @@ use crate::input::{Action, RequestId, StoreOutcome, StoreRequest};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::state::{Attempt, Lease, ListState, Pending, Reign, RequestKind};
-use crate::{Duration, LeaseId, Revision, SystemId, Term, Time};
+use crate::{Duration, Incarnation, LeaseId, Lsn, Revision, SystemId, Term, Time};
 
 /// A request without an answer for this long is forgotten; a late answer is still understood by
 /// what the view shows.
@@ -22,15 +22,37 @@ const IN_VAIN: Duration = Duration::millis(300);
 impl Node {
     // === sending ===
 
-    fn request(&mut self, kind: RequestKind, request: StoreRequest) {
+    fn request(&mut self, kind: RequestKind, request: StoreRequest) -> RequestId {
         let id = RequestId(self.fresh_id());
         self.pending.push(Pending { id, kind, sent: self.now });
         self.push(Action::Store { id, request });
+        id
     }
 
-    pub(crate) fn txn(&mut self, purpose: Purpose, compare: Vec<Compare>, then: Vec<Op>) {
+    pub(crate) fn txn(
+        &mut self,
+        purpose: Purpose,
+        compare: Vec<Compare>,
+        then: Vec<Op>,
+    ) -> RequestId {
         let txn = Txn { purpose, compare, then };
-        self.request(RequestKind::Txn(purpose), StoreRequest::Txn(txn));
+        self.request(RequestKind::Txn(purpose), StoreRequest::Txn(txn))
+    }
+
+    /// An attempt under its number, before its request has one.
+    fn attempt(&mut self, lease: LeaseId, by: Accession, ttl: Duration) -> Attempt {
+        self.beat_seq += 1;
+        Attempt {
+            request: RequestId(0),
+            seq: self.beat_seq,
+            over: self.view.current_term(),
+            lease,
+            by,
+            sent: self.now,
+            serving: false,
+            gated: false,
+            ttl,
+        }
     }
 
     /// How many requests of this purpose wait for their answer.
@@ -131,9 +153,9 @@ impl Node {
             return;
         }
         reign.next_beat = now + Duration(reign.ttl.0 / 5);
-        reign.seq += 1;
+        self.beat_seq += 1;
         let lsn = lsn.unwrap_or(lsn_known);
-        let beat = Self::make_beat(self.incarnation, reign, lsn);
+        let beat = Self::make_beat(self.incarnation, self.beat_seq, reign, lsn);
         let term = reign.term;
         let mut then = vec![Op::Put(Key::Beat, Value::Beat(beat), None)];
         if optime != Some(lsn) {
@@ -144,10 +166,10 @@ impl Node {
         self.txn(Purpose::Beat, compare, then);
     }
 
-    fn make_beat(incarnation: crate::Incarnation, reign: &Reign, lsn: crate::Lsn) -> Beat {
+    fn make_beat(incarnation: Incarnation, seq: u64, reign: &Reign, lsn: Lsn) -> Beat {
         Beat {
             incarnation,
-            seq: reign.seq,
+            seq,
             ttl: reign.ttl,
             lsn,
             timeline: reign.start.map(|(timeline, _)| timeline),
@@ -187,9 +209,8 @@ impl Node {
         let gated = policy.synchronous()
             && !carried
             && (policy.synchronous_mode_strict || sync.names_voters());
-        let over = self.view.current_term();
-        let attempt =
-            Attempt { over, lease, by, sent: self.now, serving: carried, gated, ttl: policy.ttl };
+        let attempt = self.attempt(lease, by, policy.ttl);
+        let attempt = Attempt { serving: carried, gated, ..attempt };
         let mut compare = vec![
             self.unchanged(Key::Term),
             self.unchanged(Key::Sync),
@@ -209,8 +230,8 @@ impl Node {
         if self.view.failover.is_some() {
             then.push(Op::Put(Key::Failover, Value::Failover(None), None));
         }
-        self.attempt = Some(attempt);
-        self.txn(Purpose::TakeOver, compare, then);
+        let request = self.txn(Purpose::TakeOver, compare, then);
+        self.attempts.push(Attempt { request, ..attempt });
     }
 
     /// The terms that this node's WAL continues.
@@ -229,7 +250,7 @@ impl Node {
         let start = self.view.current_beat().filter(|_| attempt.serving).map(|b| &b.value);
         let beat = Beat {
             incarnation: self.incarnation,
-            seq: 0,
+            seq: attempt.seq,
             ttl: attempt.ttl,
             lsn: self.position().map_or_else(Default::default, |p| p.lsn),
             timeline: start.and_then(|b| b.timeline),
@@ -251,8 +272,7 @@ impl Node {
         let policy = self.config.founding_policy.clone();
         let gated = policy.synchronous() && policy.synchronous_mode_strict;
         let by = Accession::Founding;
-        let (over, ttl) = (None, policy.ttl);
-        let attempt = Attempt { over, lease, by, sent: self.now, serving: false, gated, ttl };
+        let attempt = Attempt { gated, ..self.attempt(lease, by, policy.ttl) };
         let me = self.config.name.clone();
         let sync =
             SyncState { leader: policy.synchronous().then(|| me.clone()), ..Default::default() };
@@ -266,8 +286,8 @@ impl Node {
         then.push(Op::Put(Key::Initialize, Value::Initialize(Initialize::Done(system)), None));
         then.push(Op::Put(Key::Config, Value::Config(policy), None));
         then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
-        self.attempt = Some(attempt);
-        self.txn(Purpose::Found, compare, then);
+        let request = self.txn(Purpose::Found, compare, then);
+        self.attempts.push(Attempt { request, ..attempt });
     }
 
     /// Lets go of the key, saying how the reign ended. Belief ends before this is sent.
@@ -280,8 +300,8 @@ impl Node {
         let Some(reign) = self.reign.as_mut() else { return };
         reign.ended = Some(end);
         reign.serving = false;
-        reign.seq += 1;
-        let beat = Self::make_beat(incarnation, reign, lsn);
+        self.beat_seq += 1;
+        let beat = Self::make_beat(incarnation, self.beat_seq, reign, lsn);
         let compare = Self::still_mine(reign.term);
         let mut then = vec![Op::Delete(Key::Leader), Op::Put(Key::Beat, Value::Beat(beat), None)];
         if self.view.failover.is_some() {
@@ -338,7 +358,7 @@ impl Node {
             RequestKind::GrantLease => self.on_granted(outcome, counted),
             RequestKind::KeepAlive(lease) => self.on_renewed(lease, outcome, counted),
             RequestKind::Read => {}
-            RequestKind::Txn(purpose) => self.on_txn(purpose, outcome, counted),
+            RequestKind::Txn(purpose) => self.on_txn(id, purpose, outcome, counted),
         }
     }
 
@@ -382,7 +402,7 @@ impl Node {
         }
     }
 
-    fn on_txn(&mut self, purpose: Purpose, outcome: &StoreOutcome, sent: Time) {
+    fn on_txn(&mut self, id: RequestId, purpose: Purpose, outcome: &StoreOutcome, sent: Time) {
         let applied = match outcome {
             StoreOutcome::Applied(revision) => Some(*revision),
             StoreOutcome::Refused
@@ -400,11 +420,13 @@ impl Node {
         }
         match (purpose, applied) {
             (Purpose::TakeOver | Purpose::Found, Some(revision)) => {
-                self.begin_reign(Term(revision.0));
+                if let Some(attempt) = self.attempts.iter().find(|a| a.request == id).copied() {
+                    self.begin_reign(Term(revision.0), attempt);
+                }
             }
             (Purpose::TakeOver | Purpose::Found, None) => {
                 if *outcome != StoreOutcome::Unknown {
-                    self.attempt = None;
+                    self.attempts.retain(|attempt| attempt.request != id);
                 }
                 if purpose == Purpose::TakeOver {
                     self.takeover_failed();
@@ -430,6 +452,7 @@ impl Node {
                 self.candidacy = None;
                 self.read();
             }
+            (Purpose::PublishMember, Some(revision)) => self.member_at = revision,
             (Purpose::PublishMember, None) => self.member = None,
             (
                 Purpose::ReserveBootstrap
@@ -438,7 +461,6 @@ impl Node {
                 | Purpose::WithdrawClaim
                 | Purpose::PublishSync
                 | Purpose::PublishHistory
-                | Purpose::PublishMember
                 | Purpose::ClearFailover,
                 _,
             ) => {
@@ -468,11 +490,11 @@ impl Node {
     }
 
     /// The takeover was applied: by its answer, or because the view shows it.
-    pub(crate) fn begin_reign(&mut self, term: Term) {
+    fn begin_reign(&mut self, term: Term, attempt: Attempt) {
         if self.reign.as_ref().is_some_and(|r| r.term >= term) {
             return;
         }
-        let Some(attempt) = self.attempt.take() else { return };
+        self.attempts.clear();
         let before = self.reign.take().filter(|_| attempt.serving);
         let start = before.as_ref().and_then(|r| r.start).or_else(|| self.carried_start(&attempt));
         let list = before.map_or_else(ListState::default, |r| r.list);
@@ -483,7 +505,6 @@ impl Node {
             lease: attempt.lease,
             confirmed: attempt.sent,
             next_beat: self.now,
-            seq: 0,
             start,
             timelines_ended: self.view.beat.as_ref().map_or(0, |b| b.value.timelines_ended),
             gate: attempt.gated.then_some(Revision(term.0)),
@@ -501,11 +522,12 @@ impl Node {
         self.vacant_since = None;
         self.durable.wal_term = Some(term);
         self.durable.data_terms = vec![term];
+        self.durable.data_from = None;
         self.durable.term_seen = self.durable.term_seen.max(Some(term));
         self.persist();
     }
 
-    fn carried_start(&self, attempt: &Attempt) -> Option<(crate::Timeline, crate::Lsn)> {
+    fn carried_start(&self, attempt: &Attempt) -> Option<(crate::Timeline, Lsn)> {
         let beat = &self.view.beat.as_ref().filter(|_| attempt.serving)?.value;
         beat.timeline.zip(beat.start)
     }
@@ -514,14 +536,14 @@ impl Node {
     pub(crate) fn check_reign(&mut self) {
         let shown = self.view.current_term();
         let mine = self.view.leader.as_ref().is_some_and(|l| l.value == self.config.name);
-        let by_me =
-            self.view.current_beat().is_some_and(|b| b.value.incarnation == self.incarnation);
-        if let (Some(term), Some(attempt), true, true) = (shown, self.attempt, mine, by_me)
+        let beat = self.view.current_beat().map(|b| (b.value.incarnation, b.value.seq));
+        let attempt = self.attempts.iter().find(|a| Some((self.incarnation, a.seq)) == beat);
+        if let (Some(term), Some(attempt), true) = (shown, attempt.copied(), mine)
             && shown > attempt.over
-            && self.reign.as_ref().is_none_or(|r| r.term < term)
         {
-            self.begin_reign(term);
+            self.begin_reign(term, attempt);
         }
+        self.attempts.retain(|attempt| attempt.over >= shown);
         let Some(reign) = &mut self.reign else { return };
         if self.view.revision.0 < reign.term.0 {
             return;

@@ -66,7 +66,6 @@ pub(crate) struct Reign {
     /// When the last confirmed beat (or the takeover itself) was sent.
     pub(crate) confirmed: Time,
     pub(crate) next_beat: Time,
-    pub(crate) seq: u64,
     /// Where this term's WAL begins, and on which timeline, once PostgreSQL is primary in it.
     pub(crate) start: Option<(Timeline, Lsn)>,
     pub(crate) timelines_ended: u32,
@@ -117,7 +116,11 @@ pub(crate) struct Silence {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Peer {
     pub(crate) beat: PeerBeat,
+    /// When it was last heard, not counting the time in which this process stood still: for how long
+    /// it has been silent.
     pub(crate) heard: Time,
+    /// When it said that, by the clock: how old what it said is.
+    pub(crate) said: Time,
     /// Its stream ended since it was last heard: its process is gone, or the way to it.
     pub(crate) lost: bool,
 }
@@ -181,6 +184,10 @@ pub(crate) enum RequestKind {
 /// A takeover that was sent: what becomes of it is known by its answer, or by the view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Attempt {
+    /// The request's number: its answer's.
+    pub(crate) request: RequestId,
+    /// The number of the beat that it writes: by it the view tells which of several attempts it was.
+    pub(crate) seq: u64,
     /// The term that it was to end: only a later one is this attempt's.
     pub(crate) over: Option<Term>,
     pub(crate) lease: LeaseId,

@@ -116,11 +116,14 @@ fn primary_conninfo(settings: &Settings, upstream: &NodeName, at: &Address) -> S
     )
 }
 
-/// How every tool and standby reaches another node. No password: that is in the passfile.
+/// How every tool and standby reaches the leader. No password: that is in the passfile. A server in
+/// recovery is refused: a former leader that follows another history by now, under the same timeline
+/// number, would be streamed from without a word (docs/protocol.md, "Rejoin").
 pub(crate) fn conninfo(at: &Address, user: &str, passfile: &str) -> String {
     let value = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     format!(
-        "host={} port={} user={} passfile={} sslmode=prefer connect_timeout=3 \
+        "host={} port={} user={} passfile={} sslmode=prefer \
+         target_session_attrs=read-write connect_timeout=3 \
          keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=10000",
         value(&at.host),
         at.port,

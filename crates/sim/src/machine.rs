@@ -67,6 +67,8 @@ pub(crate) struct Machine {
     pub(crate) thawed_at: Micros,
     /// A hypervisor held it since its last proof.
     pub(crate) held_clock: bool,
+    /// When it last acknowledged something believing that management is paused.
+    pub(crate) paused_at: Micros,
     /// What waits for a thaw.
     pub(crate) held: Vec<(Part, Event)>,
     pub(crate) agent: Agent,
@@ -88,6 +90,7 @@ impl Machine {
             frozen_at: 0,
             thawed_at: 0,
             held_clock: false,
+            paused_at: 0,
             held: Vec::new(),
             agent: Agent::default(),
             guard: Guard::default(),

@@ -168,6 +168,8 @@ impl World {
             upstream.up
                 && !upstream.frozen
                 && upstream.pg.accepts()
+                // target_session_attrs in primary_conninfo: a standby is refused as upstream
+                && upstream.pg.run == Run::Primary
                 && !upstream.pg.dying
                 && world.net.pg_both(node, up)
                 && upstream.pg.senders[node].is_none()

@@ -193,7 +193,7 @@ impl Node {
     }
 
     fn peer_instance(&self, node: &NodeName) -> Option<Instance> {
-        self.heard(node, Duration::secs(2)).and_then(|p| p.beat.instance)
+        self.fresh(node, Duration::secs(2)).and_then(|said| said.instance)
     }
 
     /// Without strictness, a primary that nobody follows goes on alone, but not in haste: whoever

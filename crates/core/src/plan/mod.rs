@@ -226,6 +226,12 @@ impl Node {
             return;
         }
         let record = self.member_record();
+        // A request of an earlier life may land after this one's, and take the key away with its lease.
+        let shown = self.view.members.get(&self.config.name);
+        let displaced = shown.is_none_or(|key| key.lease != Some(lease));
+        if displaced && self.view.revision >= self.member_at {
+            self.member = None;
+        }
         let quiet = |m: &MemberRecord| MemberRecord { lsn: None, replayed: None, ..m.clone() };
         let changed = self.member_stale
             || self.member.as_ref().is_none_or(|old| quiet(old) != quiet(&record));
@@ -410,6 +416,7 @@ impl Node {
         if matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. }) {
             self.backoff.repaired = true;
             self.durable.data_terms = running.begun_in.into_iter().collect();
+            self.durable.data_from = None;
             self.persist();
         } else {
             self.backoff.repaired = repaired;

@@ -102,6 +102,7 @@ impl Node {
         if self.durable.wal_term.is_some() || !self.durable.data_terms.contains(&term) {
             self.durable.wal_term = None;
             self.durable.data_terms.push(term);
+            self.durable.data_from = None;
             self.persist();
         }
         self.all_persisted()
@@ -110,8 +111,10 @@ impl Node {
     /// Before this leader's WAL can arrive, it is on disk that it may have.
     fn expect_wal(&mut self) -> bool {
         let Some(term) = self.view.current_term() else { return false };
-        if self.durable.data_terms != [term] {
+        let from = self.last_leader_name().cloned();
+        if self.durable.data_terms != [term] || self.durable.data_from != from {
             self.durable.data_terms = vec![term];
+            self.durable.data_from = from;
             self.persist();
         }
         self.all_persisted()
@@ -210,7 +213,7 @@ impl Node {
         let Some(replica) = self.replica().cloned() else { return Reason::Deposed };
         let Some(timeline) = self.timeline() else { return Reason::WaitingForFacts };
         let Some(beat) = self.ready_beat().cloned() else {
-            return if replica.streaming { Reason::Following } else { Reason::WaitingForLeader };
+            return self.wait_for_leader(&leader, replica.upstream.as_ref(), replica.streaming);
         };
         let settled = replica.streaming && replica.upstream.as_ref() == Some(&leader);
         if settled && beat.timeline == Some(timeline) {
@@ -248,6 +251,21 @@ impl Node {
             return self.rewind(leader);
         }
         Reason::WaitingForLeader
+    }
+
+    /// The leader's PostgreSQL isn't ready to be followed. Another one, whose term is over, is not
+    /// followed meanwhile: what it has next may be of another history under the same number.
+    fn wait_for_leader(
+        &mut self,
+        leader: &NodeName,
+        upstream: Option<&NodeName>,
+        streaming: bool,
+    ) -> Reason {
+        if upstream.is_some_and(|node| node != leader) {
+            self.start_op(PgOp::Follow { upstream: None });
+            return Reason::WaitingForLeader;
+        }
+        if streaming { Reason::Following } else { Reason::WaitingForLeader }
     }
 
     /// The leader is ready, and this node's WAL is a beginning of its.
@@ -293,7 +311,7 @@ impl Node {
 
     /// This node may hold WAL of a term that the leader's doesn't continue. Timeline numbers and
     /// history files can't tell then: two promotions may have made the same number at the same LSN.
-    fn foreign_term(&self) -> bool {
+    pub(crate) fn foreign_term(&self) -> bool {
         let Some(now) = self.view.current_term() else { return false };
         let Some(record) = self.view.term.as_ref().map(|t| &t.value) else { return false };
         let mut mine = self.durable.data_terms.iter().chain(&self.durable.wal_term);

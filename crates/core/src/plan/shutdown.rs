@@ -107,7 +107,7 @@ impl Node {
             .iter()
             .filter(|(name, peer)| {
                 peer.beat.electable
-                    && self.heard(name, Duration::millis(500)).is_some()
+                    && self.fresh(name, Duration::millis(500)).is_some()
                     && peer
                         .beat
                         .position

@@ -68,8 +68,8 @@ impl Node {
     /// there are voters.
     fn fit(&self, node: &NodeName) -> bool {
         let electable = self
-            .heard(node, Duration::secs(1))
-            .is_some_and(|p| p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. }));
+            .fresh(node, Duration::secs(1))
+            .is_some_and(|said| said.electable && matches!(said.pg, PeerPg::Replica { .. }));
         let voters = self.view.sync.as_ref().map(|s| &s.value);
         let votes = match voters {
             Some(sync) if self.policy().synchronous() && sync.names_voters() => {
@@ -132,9 +132,9 @@ impl Node {
 
     /// The candidate's WAL goes past the beginning of the shutdown checkpoint's record, the last.
     fn has_all(&self, node: &NodeName, end: Lsn) -> bool {
-        let peer = self.heard(node, Duration::secs(1));
+        let said = self.fresh(node, Duration::secs(1));
         let term = self.leads();
-        peer.and_then(|p| p.beat.position).is_some_and(|p| p.lsn > end && Some(p.term) == term)
+        said.and_then(|beat| beat.position).is_some_and(|p| p.lsn > end && Some(p.term) == term)
     }
 
     /// Starts in place again under the term that never ended.
