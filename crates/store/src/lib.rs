@@ -40,9 +40,10 @@ mod tasks;
 mod types;
 
 pub use client::{
-    ATTEMPT_TIMEOUT, Client, Credentials, Endpoint, InvalidEndpoint, Options, WatchEvent, Watcher,
+    ATTEMPT_TIMEOUT, Client, Credentials, DISCOVERY_INTERVAL, Endpoint, InvalidEndpoint, Options,
+    TlsFiles, WatchEvent, Watcher,
 };
-pub use error::{Error, Refusal};
+pub use error::{CertificateTrouble, Error, Obstacle, Refusal};
 pub use types::{
     Compare, Event, Grant, Is, Key, KeyValue, Member, Op, OpReply, Range, RangeReply, Snapshot,
     Status, Target, Txn, TxnReply, Value, in_range, prefix_end,

@@ -126,9 +126,9 @@ impl Client {
     /// What each endpoint says about itself, asked at once over connections of their own. Answers
     /// also of members without a leader and of foreign clusters: this is for people to look at.
     pub async fn status_of_each(&self, limit: Duration) -> Vec<(Endpoint, Result<Status, Error>)> {
-        join_all(self.endpoints().iter().map(|endpoint| async move {
-            let greeting = Connection::open(endpoint, limit).await;
-            (endpoint.clone(), greeting.and_then(|greeting| greeting.status.map(Into::into)))
+        join_all(self.endpoints().into_iter().map(|endpoint| async move {
+            let greeting = Connection::open(&endpoint, &self.0.tls, limit).await;
+            (endpoint, greeting.and_then(|greeting| greeting.status.map(Into::into)))
         }))
         .await
     }

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::Message;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tonic::Streaming;
 use tonic::body::Body;
@@ -18,8 +20,9 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::tls::{Tls, refused_later};
 use super::{Credentials, Endpoint};
-use crate::error::{Error, with_causes};
+use crate::error::{Error, Obstacle, with_causes};
 use crate::pb;
 use crate::tasks::Tasks;
 
@@ -39,10 +42,23 @@ pub(crate) struct Connection {
     pub(crate) endpoint: Endpoint,
     sender: http2::SendRequest<Body>,
     origin: http::Uri,
-    token: Option<MetadataValue<Ascii>>,
+    token: RwLock<Token>,
+    /// Held while asking for a token, so that many callers cause one login.
+    login: Mutex<()>,
     /// Owns the connection's tasks: they end when the last user of this connection is gone.
     _tasks: Tasks,
 }
+
+/// What the member gave us for user and password.
+#[derive(Clone, Default)]
+struct Token {
+    value: Option<MetadataValue<Ascii>>,
+    number: TokenNumber,
+}
+
+/// The how-manieth token of a connection, so that the one that was refused is replaced, and once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct TokenNumber(u64);
 
 /// What a fresh connection's member said.
 pub(crate) struct Greeting {
@@ -55,14 +71,21 @@ pub(crate) struct Greeting {
 impl Connection {
     /// Connects and asks the member for its status, so that a hung or leaderless member is found
     /// out before anything that matters is sent to it.
-    pub(crate) async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Greeting, Error> {
-        let not_sent = |why: String| Error::NotSent { endpoint: endpoint.to_string(), why };
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        tls: &Tls,
+        limit: Duration,
+    ) -> Result<Greeting, Error> {
+        let not_sent = |why| Error::NotSent { endpoint: endpoint.to_string(), why };
         let greeting = async {
-            let connection = Self::handshake(endpoint).await.map_err(not_sent)?;
+            let connection = Self::handshake(endpoint, tls).await.map_err(not_sent)?;
             let answer = connection.unary(pb::path::STATUS, pb::StatusRequest {}).await;
             let status = match answer.map_err(|failure| failure.into_error(endpoint)) {
-                Err(Error::NotSent { why, .. } | Error::Unknown { why, .. }) => {
-                    return Err(not_sent(format!("no status: {why}")));
+                Err(Error::NotSent { why: Obstacle::Broken(words), .. }) => {
+                    return Err(not_sent(explain(endpoint, tls, words).await));
+                }
+                Err(Error::Unknown { why: words, .. }) => {
+                    return Err(not_sent(explain(endpoint, tls, words).await));
                 }
                 status => status,
             };
@@ -70,13 +93,14 @@ impl Connection {
         };
         match timeout(limit, greeting).await {
             Ok(greeting) => greeting,
-            Err(_) => Err(not_sent(format!("no answer to a greeting within {limit:?}"))),
+            Err(_) => Err(not_sent(Obstacle::Silent(limit))),
         }
     }
 
-    async fn handshake(endpoint: &Endpoint) -> Result<Self, String> {
+    async fn handshake(endpoint: &Endpoint, tls: &Tls) -> Result<Self, Obstacle> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let stream = endpoint.open().await.map_err(|error| with_causes(&error))?;
+        let stream = endpoint.open(tls).await?;
+        let broken = |error: &dyn std::error::Error| Obstacle::Broken(with_causes(error));
         let tasks = Tasks::default();
         let (sender, driver) = http2::Builder::new(tasks.spawner())
             .timer(TokioTimer::new())
@@ -84,44 +108,68 @@ impl Connection {
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| with_causes(&error))?;
+            .map_err(|error| broken(&error))?;
         tasks.spawner().spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(error = with_causes(&error), "store connection ended");
             }
         });
         let origin = http::Uri::builder()
-            .scheme("http")
+            .scheme(endpoint.scheme())
             .authority(endpoint.authority())
             .path_and_query("/")
             .build()
-            .map_err(|error| with_causes(&error))?;
-        let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { id, endpoint: endpoint.clone(), sender, origin, token: None, _tasks: tasks })
+            .map_err(|error| broken(&error))?;
+        Ok(Self {
+            id: ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            endpoint: endpoint.clone(),
+            sender,
+            origin,
+            token: RwLock::default(),
+            login: Mutex::default(),
+            _tasks: tasks,
+        })
     }
 
     /// Gets a token for this connection; the cluster that gave it. A store without authentication
     /// gives none and wants none.
-    pub(crate) async fn authenticate(&mut self, who: &Credentials) -> Result<Option<u64>, Error> {
-        let not_sent = |why: String| Error::NotSent { endpoint: self.endpoint.to_string(), why };
+    pub(crate) async fn authenticate(&self, who: &Credentials) -> Result<Option<u64>, Error> {
+        let not_sent = |why| Error::NotSent { endpoint: self.endpoint.to_string(), why };
         let request =
             pb::AuthenticateRequest { name: who.user.clone(), password: who.password.clone() };
         let asked = self.unary::<_, pb::AuthenticateResponse>(pb::path::AUTHENTICATE, request);
         let Ok(answer) = timeout(AUTHENTICATE_LIMIT, asked).await else {
-            return Err(not_sent("no answer to authentication".to_owned()));
+            return Err(not_sent(Obstacle::Silent(AUTHENTICATE_LIMIT)));
         };
-        match answer.map_err(|failure| failure.into_error(&self.endpoint)) {
+        let (value, cluster) = match answer.map_err(|failure| failure.into_error(&self.endpoint)) {
             Ok(reply) => {
-                let token = MetadataValue::try_from(&reply.token)
-                    .map_err(|_| not_sent("its token is no legal header".to_owned()))?;
-                self.token = Some(token);
-                Ok(Some(reply.header.unwrap_or_default().cluster_id))
+                let value = MetadataValue::try_from(&reply.token).map_err(|_| {
+                    not_sent(Obstacle::Broken("its token is no legal header".to_owned()))
+                })?;
+                (Some(value), Some(reply.header.unwrap_or_default().cluster_id))
             }
-            Err(Error::Rejected { message, .. }) if message.contains("not enabled") => Ok(None),
+            Err(Error::Rejected { message, .. }) if message.contains("not enabled") => (None, None),
             // Nothing of the caller's was sent yet.
-            Err(Error::Unknown { endpoint, why }) => Err(Error::NotSent { endpoint, why }),
-            Err(error) => Err(error),
+            Err(Error::Unknown { why, .. }) => return Err(not_sent(Obstacle::Broken(why))),
+            Err(error) => return Err(error),
+        };
+        let mut token = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        *token = Token { value, number: TokenNumber(token.number.0 + 1) };
+        Ok(cluster)
+    }
+
+    /// Replaces the token that was refused, unless somebody else has done it by now.
+    pub(crate) async fn renew(&self, who: &Credentials, refused: TokenNumber) -> Result<(), Error> {
+        let _turn = self.login.lock().await;
+        if self.token_number() == refused {
+            self.authenticate(who).await?;
         }
+        Ok(())
+    }
+
+    /// The token that the next request will carry.
+    pub(crate) fn token_number(&self) -> TokenNumber {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).number
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -171,10 +219,20 @@ impl Connection {
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
-        if let Some(token) = &self.token {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = &token.value {
             request.metadata_mut().insert("token", token.clone());
         }
         request
+    }
+}
+
+/// Why a connection that stood broke before its first answer.
+async fn explain(endpoint: &Endpoint, tls: &Tls, words: String) -> Obstacle {
+    match refused_later(&words) {
+        Some(obstacle) => obstacle,
+        None if endpoint.wants_tls(tls).await => Obstacle::SpeaksTls,
+        None => Obstacle::Broken(words),
     }
 }
 
@@ -200,7 +258,9 @@ impl From<tonic::Status> for Failure {
 impl Failure {
     pub(crate) fn into_error(self, endpoint: &Endpoint) -> Error {
         match self {
-            Self::NotSent(why) => Error::NotSent { endpoint: endpoint.to_string(), why },
+            Self::NotSent(why) => {
+                Error::NotSent { endpoint: endpoint.to_string(), why: Obstacle::Broken(why) }
+            }
             Self::Status(status) => Error::from_status(&endpoint.to_string(), &status),
         }
     }

@@ -4,22 +4,29 @@
 
 mod calls;
 mod connection;
+mod discovery;
 mod endpoint;
+mod tls;
+mod version;
 mod watch;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::{Mutex, watch as latest};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+pub use discovery::DISCOVERY_INTERVAL;
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use tls::TlsFiles;
 pub use watch::{WatchEvent, Watcher};
 
-use crate::error::{Error, Refusal};
-use connection::{Connection, ConnectionId, Greeting};
+use crate::error::{Error, Obstacle, Refusal};
+use crate::pb::StatusResponse;
+use connection::{Connection, ConnectionId, Greeting, TokenNumber};
+use tls::Tls;
 
 /// How long one member may take to answer before another one is asked.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(400);
@@ -48,6 +55,10 @@ pub struct Options {
     pub endpoints: Vec<Endpoint>,
     /// For a store with authentication.
     pub credentials: Option<Credentials>,
+    /// For endpoints with https.
+    pub tls: TlsFiles,
+    /// Ask the store for its other members this often, while something is watched; none: never.
+    pub discovery: Option<Duration>,
     /// How long one member may take before another one is asked.
     pub attempt_timeout: Duration,
     /// The only cluster to talk to; none: the first that answers, and from then on only that.
@@ -58,7 +69,14 @@ impl Options {
     /// The defaults for these members.
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
-        Self { endpoints, credentials: None, attempt_timeout: ATTEMPT_TIMEOUT, cluster_id: None }
+        Self {
+            endpoints,
+            credentials: None,
+            tls: TlsFiles::default(),
+            discovery: None,
+            attempt_timeout: ATTEMPT_TIMEOUT,
+            cluster_id: None,
+        }
     }
 }
 
@@ -68,10 +86,17 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     options: Options,
+    tls: Tls,
+    /// The configured endpoints, and those that the store told of.
+    endpoints: RwLock<Vec<Endpoint>>,
+    next_discovery: std::sync::Mutex<Instant>,
     /// Held while connecting, so that many callers cause one connection attempt, not many.
     slot: Mutex<Slot>,
     /// The cluster that this client talks to; 0: not known yet.
     cluster_id: AtomicU64,
+    /// The highest raft term that a member with a leader named: one with a lower term is behind.
+    raft_term: AtomicU64,
+    warned_of_version: AtomicBool,
     /// Counts how often the client left a member, so that watches leave it too.
     moves: latest::Sender<u64>,
 }
@@ -104,8 +129,17 @@ impl Client {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let cluster_id = AtomicU64::new(options.cluster_id.unwrap_or(0));
-        let slot = Mutex::default();
-        Self(Arc::new(Inner { options, slot, cluster_id, moves: latest::Sender::new(0) }))
+        Self(Arc::new(Inner {
+            tls: Tls::new(options.tls.clone()),
+            endpoints: RwLock::new(options.endpoints.clone()),
+            next_discovery: std::sync::Mutex::new(Instant::now()),
+            options,
+            slot: Mutex::default(),
+            cluster_id,
+            raft_term: AtomicU64::new(0),
+            warned_of_version: AtomicBool::new(false),
+            moves: latest::Sender::new(0),
+        }))
     }
 
     /// The cluster that this client talks to; none before the first answer.
@@ -114,10 +148,10 @@ impl Client {
         Some(self.0.cluster_id.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
 
-    /// The members that this client knows.
+    /// The members that this client knows: those that it was given, then those that it found.
     #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.0.options.endpoints
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.0.endpoints.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends a request until it is answered, refused, or the time is up; `Repeat` says what may be
@@ -134,7 +168,7 @@ impl Client {
         R: Message + Default + 'static,
     {
         let deadline = Instant::now() + within;
-        let mut attempts = Attempts::new(self.0.options.endpoints.len());
+        let mut attempts = Attempts::new(self.endpoints().len());
         loop {
             match self.attempt(path, message.clone(), deadline).await {
                 Ok(answer) => return Ok(answer),
@@ -155,6 +189,7 @@ impl Client {
         R: Message + Default + 'static,
     {
         let connection = self.connection_until(deadline).await?;
+        let token = connection.token_number();
         let limit = deadline.min(Instant::now() + self.0.options.attempt_timeout);
         let error = match timeout_at(limit, connection.unary(path, message)).await {
             Ok(Ok(answer)) => return Ok(answer),
@@ -167,7 +202,9 @@ impl Client {
         match &error {
             Error::NotSent { .. } | Error::Unknown { .. } => self.leave(connection.id, 1).await,
             // The token is no longer good: the same member gives a new one.
-            Error::Rejected { refusal: Refusal::Auth, .. } => self.leave(connection.id, 0).await,
+            Error::Rejected { refusal: Refusal::Token, .. } => {
+                self.renew(&connection, token).await?;
+            }
             Error::Rejected { .. }
             | Error::LeaseNotFound
             | Error::Compacted
@@ -181,8 +218,16 @@ impl Client {
             Ok(connection) => connection,
             Err(_) => Err(Error::NotSent {
                 endpoint: "every endpoint so far".to_owned(),
-                why: "the time was up before a connection was".to_owned(),
+                why: Obstacle::TimeUp,
             }),
+        }
+    }
+
+    /// Another token for a connection whose `token` was refused.
+    async fn renew(&self, connection: &Connection, token: TokenNumber) -> Result<(), Error> {
+        match &self.0.options.credentials {
+            Some(credentials) => connection.renew(credentials, token).await,
+            None => Ok(()),
         }
     }
 
@@ -197,13 +242,10 @@ impl Client {
             slot.index += 1;
             self.0.moves.send_modify(|moves| *moves += 1);
         }
-        let options = &self.0.options;
-        let Some(endpoint) = options.endpoints.get(slot.index % options.endpoints.len().max(1))
-        else {
-            return Err(Error::NotSent {
-                endpoint: "(none)".to_owned(),
-                why: "no endpoint is configured".to_owned(),
-            });
+        let endpoints = self.endpoints();
+        let Some(endpoint) = endpoints.get(slot.index % endpoints.len().max(1)) else {
+            let (endpoint, why) = ("(none)".to_owned(), Obstacle::NoEndpoint);
+            return Err(Error::NotSent { endpoint, why });
         };
         match self.greet(endpoint).await {
             Ok(connection) => {
@@ -219,16 +261,10 @@ impl Client {
     }
 
     async fn greet(&self, endpoint: &Endpoint) -> Result<Connection, Error> {
-        let Greeting { mut connection, status } =
-            Connection::open(endpoint, self.0.options.attempt_timeout).await?;
+        let Greeting { connection, status } =
+            Connection::open(endpoint, &self.0.tls, self.0.options.attempt_timeout).await?;
         if let Ok(status) = &status {
-            self.check_cluster(endpoint, status.header.as_ref().map_or(0, |h| h.cluster_id))?;
-            if status.leader == 0 {
-                return Err(Error::NotSent {
-                    endpoint: endpoint.to_string(),
-                    why: "this member knows no leader".to_owned(),
-                });
-            }
+            self.check_member(endpoint, status)?;
         }
         let token_from = match &self.0.options.credentials {
             Some(credentials) => connection.authenticate(credentials).await?,
@@ -241,6 +277,33 @@ impl Client {
             (None, Err(refused)) => return Err(refused),
         }
         Ok(connection)
+    }
+
+    /// Whether a member is one of ours, has a leader and is not behind.
+    fn check_member(&self, endpoint: &Endpoint, status: &StatusResponse) -> Result<(), Error> {
+        self.check_cluster(endpoint, status.header.as_ref().map_or(0, |h| h.cluster_id))?;
+        if status.leader == 0 {
+            return Err(Error::NotSent { endpoint: endpoint.to_string(), why: Obstacle::NoLeader });
+        }
+        self.check_term(endpoint, status.raft_term)?;
+        if let Some(trouble) = version::trouble(&status.version)
+            && !self.0.warned_of_version.swap(true, Ordering::Relaxed)
+        {
+            let version = &status.version;
+            tracing::warn!(%endpoint, version, "this version of etcd is unsafe: {trouble}");
+        }
+        Ok(())
+    }
+
+    /// Terms only grow, so a member that names a lower one than another did has not heard of the
+    /// newest leader (contract 1.5). 0: it says nothing.
+    fn check_term(&self, endpoint: &Endpoint, found: u64) -> Result<(), Error> {
+        let expected = self.0.raft_term.fetch_max(found, Ordering::Relaxed);
+        if found == 0 || found >= expected {
+            return Ok(());
+        }
+        let why = Obstacle::Stale { expected, found };
+        Err(Error::NotSent { endpoint: endpoint.to_string(), why })
     }
 
     /// The first cluster that answers is the one to stay with, if none was given.
@@ -272,13 +335,16 @@ struct Attempts {
     foreign: usize,
     refused_tokens: usize,
     unknown: Option<Error>,
+    /// Of what kept us from asking, what tells most.
+    telling: Option<(u8, Error)>,
     pause: Duration,
 }
 
 impl Attempts {
     fn new(members: usize) -> Self {
         let (failed, foreign, refused_tokens) = (0, 0, 0);
-        Self { members, failed, foreign, refused_tokens, unknown: None, pause: FIRST_PAUSE }
+        let (unknown, telling) = (None, None);
+        Self { members, failed, foreign, refused_tokens, unknown, telling, pause: FIRST_PAUSE }
     }
 
     async fn judge(
@@ -289,7 +355,12 @@ impl Attempts {
     ) -> Result<(), Error> {
         self.failed += 1;
         let again = match &error {
-            Error::NotSent { .. } => true,
+            Error::NotSent { why, .. } => {
+                if self.telling.as_ref().is_none_or(|(most, _)| why.tells() >= *most) {
+                    self.telling = Some((why.tells(), error.clone()));
+                }
+                true
+            }
             Error::Unknown { .. } => {
                 self.unknown = Some(error.clone());
                 repeat == Repeat::Harmless
@@ -298,7 +369,7 @@ impl Attempts {
                 self.foreign += 1;
                 self.foreign < self.members
             }
-            Error::Rejected { refusal: Refusal::Auth, .. } => {
+            Error::Rejected { refusal: Refusal::Token, .. } => {
                 self.refused_tokens += 1;
                 self.refused_tokens < 2
             }
@@ -320,7 +391,10 @@ impl Attempts {
     /// An earlier attempt may have been applied, even if the last one certainly wasn't.
     fn verdict(&mut self, last: Error) -> Error {
         match last {
-            Error::NotSent { .. } => self.unknown.take().unwrap_or(last),
+            Error::NotSent { .. } => {
+                let telling = self.telling.take().map_or(last, |(_, error)| error);
+                self.unknown.take().unwrap_or(telling)
+            }
             Error::Unknown { .. }
             | Error::Rejected { .. }
             | Error::LeaseNotFound

@@ -108,6 +108,7 @@ impl Client {
     pub(crate) async fn open_watch(&self, prefix: &Key, start: u64) -> Result<RawWatch, Error> {
         let limit = self.0.options.attempt_timeout;
         let connection = self.connection().await?;
+        let token = connection.token_number();
         let error = match timeout(limit, RawWatch::open(connection.clone(), prefix, start)).await {
             Ok(Ok(watch)) => return Ok(watch),
             Ok(Err(error)) => error,
@@ -116,8 +117,15 @@ impl Client {
                 why: "no answer to a watch in time".to_owned(),
             },
         };
-        if matches!(error, Error::NotSent { .. } | Error::Unknown { .. }) {
-            self.leave(connection.id, 1).await;
+        match &error {
+            Error::NotSent { .. } | Error::Unknown { .. } => self.leave(connection.id, 1).await,
+            Error::Rejected { refusal: Refusal::Token, .. } => {
+                self.renew(&connection, token).await?;
+            }
+            Error::Rejected { .. }
+            | Error::LeaseNotFound
+            | Error::Compacted
+            | Error::ForeignCluster { .. } => {}
         }
         Err(error)
     }
@@ -174,10 +182,7 @@ impl RawWatch {
         if response.compact_revision != 0 {
             return Error::Compacted;
         }
-        Error::Unknown {
-            endpoint: self.connection.endpoint.to_string(),
-            why: format!("the watch was refused: {}", response.cancel_reason),
-        }
+        Error::from_cancel(&self.connection.endpoint.to_string(), &response.cancel_reason)
     }
 }
 
@@ -225,11 +230,14 @@ impl Watch {
                 self.last = None;
                 continue;
             }
+            // A login costs the store a bcrypt, and only people can end these.
+            let hopeless = matches!(&error, Error::Rejected { .. }) || error.is_misconfiguration();
+            let longest = if hopeless { LONGEST_PAUSE * 10 } else { LONGEST_PAUSE };
             if self.tell_loss(error).await.is_err() {
                 return;
             }
             sleep(self.pause).await;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.pause = (self.pause * 2).min(longest);
         }
     }
 
@@ -266,6 +274,8 @@ impl Watch {
 
     /// From a snapshot, or from where we were, until something breaks.
     async fn session(&mut self) -> Result<std::convert::Infallible, End> {
+        let client = self.client.clone();
+        let mut discovery = std::pin::pin!(client.keep_discovering());
         let mut moves = self.client.0.moves.subscribe();
         let resumed_from = self.catch_up().await?;
         let last = match resumed_from {
@@ -305,6 +315,7 @@ impl Watch {
                     }
                     stream.ask_progress();
                 }
+                never = &mut discovery => match never {},
                 _ = moves.changed() => {
                     return Err(lost(&stream, "it failed another call of this client"));
                 }
@@ -344,6 +355,11 @@ impl Watch {
     async fn take(&mut self, stream: &RawWatch, response: pb::WatchResponse) -> Result<(), End> {
         if response.canceled {
             return Err(stream.refused(&response).into());
+        }
+        let term = response.header.as_ref().map_or(0, |header| header.raft_term);
+        if let Err(stale) = self.client.check_term(&stream.connection.endpoint, term) {
+            self.client.leave(stream.connection.id, 1).await;
+            return Err(stale.into());
         }
         let mut events = response.events.into_iter().map(Event::from).peekable();
         while let Some(first) = events.next() {

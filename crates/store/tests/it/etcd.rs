@@ -65,9 +65,9 @@ async fn with_authentication() {
     assert_eq!(client.prefix("c/", WITHIN).await.unwrap().kvs[0].value, "2");
 
     let wrong = as_user("app", "hunter3").prefix("c/", WITHIN).await.unwrap_err();
-    let Error::Rejected { refusal: Refusal::Auth, .. } = wrong else { panic!("{wrong}") };
+    let Error::Rejected { refusal: Refusal::Credentials, .. } = wrong else { panic!("{wrong}") };
     let nobody = etcd.client().prefix("c/", WITHIN).await.unwrap_err();
-    let Error::Rejected { refusal: Refusal::Auth, .. } = nobody else { panic!("{nobody}") };
+    let Error::Rejected { refusal: Refusal::NoUser, .. } = nobody else { panic!("{nobody}") };
     let shown = format!("{wrong} {wrong:?} {:?}", as_user("app", "hunter3"));
     assert!(!shown.contains("hunter3"), "{shown}");
 }
