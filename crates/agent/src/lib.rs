@@ -36,6 +36,7 @@ use std::time::Duration;
 pub use durable::DurableError;
 pub use lock::LockError;
 pub use pgherd_config::{Login, Settings, StoreSettings};
+pub use store::options as store_options;
 
 /// Why the agent could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]

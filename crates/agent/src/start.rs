@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgherd_api::{Encoder, Keys, MemberSelf};
 use pgherd_core::{Incarnation, Node, NodeConfig, NodeName};
 use pgherd_postgres::{Binaries, Server};
-use pgherd_store::{Client, Endpoint, Options};
+use pgherd_store::Client;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -20,7 +20,7 @@ use crate::http::{self, Desk};
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
 use crate::schedule::Scheduler;
-use crate::store::StoreLane;
+use crate::store::{self, StoreLane};
 use crate::{AgentError, clock, durable};
 use pgherd_config::{Login, Settings};
 
@@ -28,7 +28,8 @@ const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A node, ready for its first turn. The caller holds the lock on its directory.
 pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
-    let client = client(&settings)?;
+    let options = store::options(&settings.store).map_err(AgentError::Endpoint)?;
+    let client = Client::new(options);
     let durable = durable::load(&settings.run_dir)?;
     let bin_dir = settings.bin_dir.clone();
     let found = tokio::task::spawn_blocking(move || pgherd_postgres::discover(bin_dir.as_deref()));
@@ -122,18 +123,6 @@ fn postgres(
     events: &mpsc::Sender<Event>,
 ) -> PostgresLane {
     PostgresLane::start(server, found, &settings.data_dir, addresses, events.clone())
-}
-
-fn client(settings: &Settings) -> Result<Client, AgentError> {
-    let endpoints = settings.store.endpoints.iter().map(|text| text.parse());
-    let endpoints: Vec<Endpoint> =
-        endpoints.collect::<Result<_, _>>().map_err(AgentError::Endpoint)?;
-    let mut options = Options::new(endpoints);
-    options.credentials = settings.store.login.as_ref().map(|login| pgherd_store::Credentials {
-        user: login.username.clone(),
-        password: login.password.reveal().to_owned(),
-    });
-    Ok(Client::new(options))
 }
 
 fn encoder(settings: &Settings) -> Encoder {

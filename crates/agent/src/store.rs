@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use pgherd_api::{Change, Encoder, Keys, Record};
+use pgherd_config::{StoreSettings, StoreTls};
 use pgherd_core::cluster::{Compare, Op, Purpose, Txn, Value};
 use pgherd_core::{LeaseId, RequestId, Revision, StoreOutcome, StoreRequest};
-use pgherd_store::{Client, Error, Event, KeyValue, Refusal, Snapshot};
+use pgherd_store::{
+    Client, Credentials, DISCOVERY_INTERVAL, Error, Event, InvalidEndpoint, KeyValue, Options,
+    Refusal, Snapshot, TlsFiles,
+};
 use tokio::task::JoinSet;
 
 use crate::clock;
@@ -15,6 +19,25 @@ use crate::clock;
 /// end by its own deadline, and until then renewals and beats keep the places kept for them.
 const IN_FLIGHT: usize = 32;
 const KEPT_FOR_LIFE: usize = 8;
+
+/// What a client of that store is made of.
+///
+/// # Errors
+/// An endpoint that is none.
+pub fn options(settings: &StoreSettings) -> Result<Options, InvalidEndpoint> {
+    let endpoints = settings.endpoints.iter().map(|text| text.parse());
+    let endpoints = endpoints.collect::<Result<_, _>>()?;
+    let StoreTls { cacert, cert, key } = settings.tls.clone();
+    Ok(Options {
+        credentials: settings.login.as_ref().map(|login| Credentials {
+            user: login.username.clone(),
+            password: login.password.reveal().to_owned(),
+        }),
+        tls: TlsFiles { ca: cacert, cert, key },
+        discovery: settings.discover.then_some(DISCOVERY_INTERVAL),
+        ..Options::new(endpoints)
+    })
+}
 
 /// Asks the store for the event loop.
 pub(crate) struct StoreLane {

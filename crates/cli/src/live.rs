@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use pgherd_agent::StoreSettings;
 use pgherd_api::{Change, Cluster, Keys, Record};
-use pgherd_store::{Client, Credentials, Endpoint, Event, KeyValue, Options, WatchEvent, Watcher};
+use pgherd_store::{Client, Event, KeyValue, WatchEvent, Watcher};
 
 use crate::settings::node::ClusterId;
 
@@ -15,13 +15,7 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client of the store at that address.
 pub(crate) fn client(address: &StoreSettings) -> anyhow::Result<Client> {
-    let endpoints: Result<Vec<Endpoint>, _> = address.endpoints.iter().map(|e| e.parse()).collect();
-    let mut options = Options::new(endpoints?);
-    options.credentials = address.login.as_ref().map(|login| Credentials {
-        user: login.username.clone(),
-        password: login.password.reveal().to_owned(),
-    });
-    Ok(Client::new(options))
+    Ok(Client::new(pgherd_agent::store_options(address)?))
 }
 
 /// The cluster's keys.

@@ -4,4 +4,4 @@
 pub(crate) mod control;
 pub(crate) mod router;
 
-pub(crate) use pgherd_config::{node, parse, problem, section, yaml};
+pub(crate) use pgherd_config::{node, parse, problem, section, store, yaml};

@@ -16,6 +16,7 @@ pub mod problem;
 mod secret;
 pub mod section;
 pub mod settings;
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod yaml;
@@ -25,4 +26,4 @@ pub use origin::Origin;
 pub use postgres::{PostgresSettings, Role, effective};
 pub use problem::{Problem, Severity};
 pub use secret::Secret;
-pub use settings::{Login, Settings, StoreSettings};
+pub use settings::{Login, Settings, StoreSettings, StoreTls};

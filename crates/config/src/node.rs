@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::secret::Secret;
-use crate::settings::{Login, Settings, StoreSettings};
+use crate::settings::{Login, Settings};
+use crate::store::store_address;
 use pgherd_core::{Duration, Policy, SynchronousMode};
 use serde_json::{Map, Value as Json};
 
@@ -235,7 +236,7 @@ fn rest(section: &Section<'_>) -> Option<Rest> {
     Some(Rest { listen: listen?, connect: connect?, auth: auth.flatten() })
 }
 
-fn login(section: &Section<'_>, default_name: Option<&str>) -> Option<Login> {
+pub(crate) fn login(section: &Section<'_>, default_name: Option<&str>) -> Option<Login> {
     let username = match default_name {
         Some(name) => {
             Some(section.optional("username", parse::text).unwrap_or_else(|| name.to_owned()))
@@ -244,72 +245,6 @@ fn login(section: &Section<'_>, default_name: Option<&str>) -> Option<Login> {
     };
     let password = section.required("password", "a password", parse::text);
     Some(Login { username: username?, password: Secret::new(password?) })
-}
-
-/// `etcd3`: `host`, `hosts` (a list or a text with commas), with or without a scheme.
-pub fn store_address(root: &Section<'_>) -> Option<StoreSettings> {
-    for other in ["etcd", "consul", "zookeeper", "exhibitor", "kubernetes", "raft"] {
-        if root.has(other) {
-            let words = "pgherd speaks etcd's v3 API only; write the section as 'etcd3:'";
-            root.note(Problem::error(None, other, words));
-            root.take(other_key(other));
-        }
-    }
-    if !root.has("etcd3") {
-        root.take("etcd3");
-        let words = "this section is needed; write 'etcd3:' with 'hosts: 127.0.0.1:2379' below it";
-        root.note(Problem::error(None, "etcd3", words));
-        return None;
-    }
-    let section = root.section("etcd3");
-    let hosts = section.list("hosts").or_else(|| section.list("host")).unwrap_or_default();
-    let protocol = section.optional("protocol", parse::text);
-    let protocol = protocol.unwrap_or_else(|| "http".to_owned());
-    if hosts.is_empty() {
-        let words = "no address of the store; write for example 'hosts: 127.0.0.1:2379'";
-        section.note(Problem::error(None, section.place("hosts"), words));
-    }
-    let endpoints = hosts.iter().filter_map(|host| match endpoint(host, &protocol) {
-        Ok(endpoint) => Some(endpoint),
-        Err(words) => {
-            section.note(Problem::error(None, section.place("hosts"), words));
-            None
-        }
-    });
-    let endpoints: Vec<String> = endpoints.collect();
-    let named = section.has("username") || section.has("password");
-    let login = if named { login(&section, None) } else { None };
-    section.finish(&["cacert", "cert", "key", "proxy", "use_proxies", "srv", "srv_suffix", "url"]);
-    (!endpoints.is_empty()).then_some(StoreSettings { endpoints, login })
-}
-
-fn other_key(name: &str) -> &'static str {
-    match name {
-        "etcd" => "etcd",
-        "consul" => "consul",
-        "zookeeper" => "zookeeper",
-        "exhibitor" => "exhibitor",
-        "kubernetes" => "kubernetes",
-        _ => "raft",
-    }
-}
-
-/// One address of the store as a URL.
-pub fn endpoint(host: &str, protocol: &str) -> Result<String, String> {
-    if let Some(path) = host.strip_prefix("unix://") {
-        return if path.starts_with('/') {
-            Ok(host.to_owned())
-        } else {
-            Err(format!("expected unix:///ABSOLUTE/PATH, found '{host}'"))
-        };
-    }
-    let (scheme, rest) = host.split_once("://").unwrap_or((protocol, host));
-    if !matches!(scheme, "http" | "https") {
-        return Err(format!("expected http, https or unix, found '{scheme}' in '{host}'"));
-    }
-    let address = parse::host_port(rest.trim_end_matches('/'));
-    let address = address.map_err(|wanted| format!("expected {wanted}, found '{host}'"))?;
-    Ok(format!("{scheme}://{address}"))
 }
 
 /// `bootstrap.dcs`: what decisions read, and the rest as it stands. Without the section this node
@@ -434,7 +369,7 @@ fn parameters(section: &Section<'_>) -> BTreeMap<String, String> {
     all
 }
 
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("an absolute path".to_owned()) }
 }

@@ -71,10 +71,25 @@ pub struct Settings {
 /// Where the store is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreSettings {
-    /// `http://host:port` or `unix:///path`, one per member.
+    /// `http://host:port`, `https://host:port` or `unix:///path`, one per member.
     pub endpoints: Vec<String>,
     /// For a store with authentication.
     pub login: Option<Login>,
+    /// For endpoints with https.
+    pub tls: StoreTls,
+    /// Ask the store for members that are not among the endpoints.
+    pub discover: bool,
+}
+
+/// The files of TLS to the store; PEM, read again for each connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StoreTls {
+    /// Who signed the members' certificates; none: the system's authorities.
+    pub cacert: Option<PathBuf>,
+    /// The client's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key; none: in the certificate's file.
+    pub key: Option<PathBuf>,
 }
 
 /// A name and its password.

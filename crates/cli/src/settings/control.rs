@@ -5,10 +5,11 @@ use std::cell::RefCell;
 
 use pgherd_agent::{Login, StoreSettings};
 
-use super::node::{ClusterId, Resolved, cluster_id, endpoint, sort_out, store_address};
+use super::node::{ClusterId, Resolved, cluster_id, sort_out};
 use super::parse;
 use super::problem::Problem;
 use super::section::Section;
+use super::store::{endpoint, store_address};
 use super::yaml::Node;
 use pgherd_api::Secret;
 
@@ -67,7 +68,8 @@ fn login(root: &Section<'_>, section: &'static str) -> Option<Login> {
 /// `etcd3://host:port/namespace` (contract 5.1); the namespace is optional.
 pub(crate) fn dcs(url: &str) -> Result<(StoreSettings, Option<String>), String> {
     if url.starts_with("unix://") {
-        return Ok((StoreSettings { endpoints: vec![endpoint(url, "http")?], login: None }, None));
+        let endpoints = vec![endpoint(url, "http")?];
+        return Ok((StoreSettings { endpoints, ..StoreSettings::default() }, None));
     }
     let (scheme, rest) = url.split_once("://").unwrap_or(("etcd3", url));
     let protocol = match scheme {
@@ -78,7 +80,7 @@ pub(crate) fn dcs(url: &str) -> Result<(StoreSettings, Option<String>), String> 
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let endpoints: Result<_, _> = hosts.split(',').map(|host| endpoint(host, protocol)).collect();
     let namespace = Some(path.trim_matches('/').to_owned()).filter(|n| !n.is_empty());
-    Ok((StoreSettings { endpoints: endpoints?, login: None }, namespace))
+    Ok((StoreSettings { endpoints: endpoints?, ..StoreSettings::default() }, namespace))
 }
 
 #[cfg(test)]
@@ -91,7 +93,9 @@ mod tests {
         assert_eq!(store.endpoints, ["http://10.0.0.1:2379"]);
         assert_eq!(namespace.as_deref(), Some("db"));
         assert!(dcs("consul://x:1").is_err());
-        assert!(dcs("etcd3://nowhere").is_err());
+        let (store, _) = dcs("etcd3://somewhere").unwrap();
+        assert_eq!(store.endpoints, ["http://somewhere:2379"]);
+        assert!(dcs("etcd3://").is_err());
     }
 
     #[test]

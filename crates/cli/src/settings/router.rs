@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use pgherd_agent::StoreSettings;
 
-use super::node::{ClusterId, Resolved, cluster_id, sort_out, store_address};
+use super::node::{ClusterId, Resolved, cluster_id, sort_out};
 use super::parse;
 use super::problem::Problem;
 use super::section::Section;
+use super::store::store_address;
 use super::yaml::Node;
 
 /// Everything that a router's file says.

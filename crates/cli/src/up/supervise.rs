@@ -83,7 +83,8 @@ impl<'a> Herd<'a> {
         let job = file_job(&run, "router", "router", &file, layout.log().join("router.log"));
         let router = Kept::start(job, sender.clone());
         let endpoint = format!("unix://{}", layout.store_socket().display());
-        let client = live::client(&StoreSettings { endpoints: vec![endpoint], login: None })?;
+        let client =
+            live::client(&StoreSettings { endpoints: vec![endpoint], ..StoreSettings::default() })?;
         let id = ClusterId { namespace: "service".to_owned(), scope: run.marker.scope.clone() };
         let live = Live::follow(&client, &live::keys(&id));
         Ok(Self {
