@@ -21,6 +21,7 @@ use crate::disk::Disk;
 use crate::event::Event;
 use crate::peers::Peers;
 use crate::postgres::{self, Observation, PostgresLane};
+use crate::restart::{Due, Here, Planned};
 use crate::schedule::Scheduler;
 use crate::store::{self, StoreLane, StoreReply};
 use crate::{AgentError, clock};
@@ -40,6 +41,10 @@ pub(crate) struct Agent {
     pub(crate) observed: Option<Arc<Observation>>,
     pub(crate) operation: Option<(OpId, &'static str)>,
     pub(crate) last_failure: Option<String>,
+    /// A restart that is due later.
+    pub(crate) planned: Option<Arc<Planned>>,
+    /// PostgreSQL's version as a number: 170005.
+    pub(crate) server_version: u32,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) watcher: Watcher,
     pub(crate) store: StoreLane,
@@ -80,7 +85,10 @@ impl Agent {
                 Turn::Watch(None) => return Err(AgentError::WatchEnded),
                 Turn::Store(id, reply) => self.on_store(id, reply),
                 Turn::Persisted(seq) => self.feed(Input::Persisted { seq }),
-                Turn::Due => self.feed(Input::Tick),
+                Turn::Due => {
+                    self.feed(Input::Tick);
+                    self.look_at_plan();
+                }
                 Turn::Stop => {
                     tracing::info!("stopping in order");
                     stop_by = Some(Instant::now() + STOP_BOUND);
@@ -208,9 +216,56 @@ impl Agent {
             }
             Event::Peer { from, message } => self.feed(Input::Peer { from, message }),
             Event::PeerLost(lost) => self.feed(Input::PeerLost(lost)),
-            Event::Reinitialize => {
-                tracing::info!("an operator asks for a new copy of the leader's data");
-                self.feed(Input::Reinitialize);
+            Event::Reinitialize { force } => {
+                tracing::info!(force, "an operator asks for a new copy of the leader's data");
+                self.feed(if force { Input::ReinitializeNow } else { Input::Reinitialize });
+            }
+            Event::Restart => {
+                tracing::info!("an operator asks for a restart of PostgreSQL");
+                self.feed(Input::Restart);
+            }
+            Event::PlanRestart { plan, reply } => {
+                let fits = plan.is_some() != self.planned.is_some();
+                if fits {
+                    self.plan_restart(plan.map(|plan| Arc::new(*plan)));
+                }
+                // Whoever asked may have gone; the plan stands.
+                let _ = reply.send(fits);
+            }
+        }
+    }
+
+    /// Keeps a plan, or drops it, and shows that in the member key.
+    fn plan_restart(&mut self, plan: Option<Arc<Planned>>) {
+        match &plan {
+            Some(plan) => tracing::info!(at = ?plan.shown.get("schedule"), "a restart is planned"),
+            None => tracing::info!("no restart is planned any more"),
+        }
+        self.store.member().scheduled_restart = plan.as_ref().map(|plan| plan.shown.clone());
+        self.planned = plan;
+        self.feed(Input::MemberChanged);
+    }
+
+    /// The wall clock's say on a planned restart.
+    fn look_at_plan(&mut self) {
+        let Some(plan) = &self.planned else { return };
+        let member = self.cluster.as_ref().and_then(|cluster| cluster.members().get(&self.name));
+        let here = Here {
+            observed: self.observed.as_deref(),
+            leads: self.node.leads().is_some(),
+            server_version: self.server_version,
+            pending: member.is_some_and(|member| member.pending_restart),
+        };
+        match plan.due(here, clock::unix_millis() / 1_000) {
+            Due::Later => {}
+            Due::Now => {
+                tracing::info!("a planned restart is due");
+                self.plan_restart(None);
+                self.feed(Input::Restart);
+            }
+            Due::Never(why) => {
+                tracing::warn!(why, "a planned restart is dropped");
+                self.plan_restart(None);
             }
         }
     }
@@ -304,6 +359,9 @@ impl Agent {
             peers: self.peers_seen(),
             operation: self.operation.map(|(_, what)| what),
             last_failure: self.last_failure.clone(),
+            restarting: self.node.is_restarting(),
+            restarts: self.node.restarts(),
+            planned: self.planned.clone(),
         }));
     }
 

@@ -7,13 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pgherd_api::Cluster;
 use pgherd_api::rest::DecisionBody;
 use pgherd_core::peer::PeerBeat;
-use pgherd_core::{Decision, Incarnation, NodeName, Term, Time};
+use pgherd_core::postgres::PgState;
+use pgherd_core::{Decision, Duration, Incarnation, NodeName, Restarts, Term, Time};
 
 use crate::clock;
 use crate::postgres::Observation;
+use crate::restart::Planned;
 
 /// So many decisions are kept: some minutes of a bad day.
 const DECISIONS: usize = 200;
+
+/// An observation begun longer ago says nothing: a look whose every step hits its bound ends before
+/// this, as "does not answer".
+const OBSERVED_LIMIT: Duration = Duration::secs(5);
 
 /// One node at one moment.
 #[derive(Clone, Debug)]
@@ -39,6 +45,12 @@ pub(crate) struct Board {
     pub(crate) operation: Option<&'static str>,
     /// How the last failed operation failed.
     pub(crate) last_failure: Option<String>,
+    /// An operator's restart is under way.
+    pub(crate) restarting: bool,
+    /// Those that have ended.
+    pub(crate) restarts: Restarts,
+    /// A restart that is due later.
+    pub(crate) planned: Option<Arc<Planned>>,
 }
 
 /// When the store was last heard.
@@ -60,7 +72,25 @@ impl Board {
     /// Whether this node leads and lets clients write, at an instant that may be later than the
     /// board: belief ends by itself.
     pub(crate) fn leads_now(&self, now: Time) -> bool {
-        self.serving && self.belief_until.is_some_and(|end| now < end)
+        self.serving && self.holds_key(now)
+    }
+
+    /// Whether this node believes that the leader key is its own.
+    pub(crate) fn holds_key(&self, now: Time) -> bool {
+        self.belief_until.is_some_and(|end| now < end)
+    }
+
+    /// PostgreSQL's state, unless nobody has seen it for too long.
+    pub(crate) fn state(&self, now: Time) -> Option<&PgState> {
+        let observed = self.observed.as_ref()?;
+        (now.since(observed.facts.at) < OBSERVED_LIMIT).then_some(&observed.facts.state)
+    }
+
+    /// The cluster's ttl, as last seen.
+    pub(crate) fn ttl(&self) -> Duration {
+        let view = self.cluster.as_ref().map(|cluster| cluster.view());
+        let config = view.as_ref().and_then(|view| view.config.as_ref());
+        config.map_or(Duration::secs(30), |config| config.value.ttl)
     }
 
     pub(crate) fn paused(&self) -> bool {
@@ -73,19 +103,39 @@ impl Board {
 
 /// The latest decisions with the wall clock's time, shared between loop and HTTP.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Journal(Arc<Mutex<VecDeque<DecisionBody>>>);
+pub(crate) struct Journal(Arc<Mutex<Entries>>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    latest_first: VecDeque<DecisionBody>,
+    written: u64,
+}
 
 impl Journal {
     pub(crate) fn write(&self, decision: &Decision) {
-        let mut decisions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if decisions.len() == DECISIONS {
-            decisions.pop_back();
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.latest_first.len() == DECISIONS {
+            entries.latest_first.pop_back();
         }
-        decisions.push_front(DecisionBody::new(decision, clock::unix_millis()));
+        entries.written += 1;
+        entries.latest_first.push_front(DecisionBody::new(decision, clock::unix_millis()));
     }
 
     /// The latest first.
     pub(crate) fn read(&self) -> Vec<DecisionBody> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.latest_first.iter().cloned().collect()
+    }
+
+    /// How many there were so far: a mark for [`Self::since`].
+    pub(crate) fn mark(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).written
+    }
+
+    /// Those after the mark, the latest first.
+    pub(crate) fn since(&self, mark: u64) -> Vec<DecisionBody> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = usize::try_from(entries.written.saturating_sub(mark)).unwrap_or(usize::MAX);
+        entries.latest_first.iter().take(news).cloned().collect()
     }
 }

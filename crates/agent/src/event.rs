@@ -5,7 +5,10 @@ use pgherd_core::peer::{PeerLost, PeerMessage};
 use pgherd_core::postgres::PgOpResult;
 use pgherd_core::{NodeName, OpId};
 
+use tokio::sync::oneshot;
+
 use crate::postgres::Observation;
+use crate::restart::Planned;
 
 /// What happened outside.
 #[derive(Debug)]
@@ -33,7 +36,20 @@ pub(crate) enum Event {
     /// A stream to a peer ended.
     PeerLost(PeerLost),
     /// An operator wants this node's data replaced.
-    Reinitialize,
+    Reinitialize {
+        /// A copy or repair that runs is given up.
+        force: bool,
+    },
+    /// An operator wants PostgreSQL restarted.
+    Restart,
+    /// An operator plans a restart, or takes the plan back; the answer says whether there was room
+    /// for it, or anything to take back.
+    PlanRestart {
+        /// The plan.
+        plan: Option<Box<Planned>>,
+        /// Whoever waits for the answer.
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 /// How many events may wait. The loop takes one in microseconds; senders that find it full wait,

@@ -9,7 +9,8 @@
 //! event      what lanes tell it              postgres   operations, the fence, the sampler
 //! board      what it shows                   peers      streams between agents
 //! start      putting it together             disk       durable promises
-//! schedule   the wall clock's only say       http       the REST API, from the board
+//! schedule   switchovers that are due        http       the REST API, from the board
+//! restart    restarts, now or later
 //! ```
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ mod http;
 mod lock;
 mod peers;
 mod postgres;
+mod restart;
 mod schedule;
 mod start;
 mod store;

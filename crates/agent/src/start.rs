@@ -24,6 +24,8 @@ use crate::store::{self, StoreLane};
 use crate::{AgentError, clock, durable};
 use pgherd_config::{Login, Settings};
 
+/// What a question to another member may take.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A node, ready for its first turn. The caller holds the lock on its directory.
@@ -62,6 +64,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         journal: journal.clone(),
         events: sender.clone(),
         store: client.clone(),
+        client: pgherd_api::Client::new(ASK_LIMIT),
         keys: keys.clone(),
         auth: settings.api_auth.clone(),
         loopback: address.ip().is_loopback(),
@@ -79,6 +82,8 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         observed: None,
         operation: None,
         last_failure: None,
+        planned: None,
+        server_version,
         events,
         watcher: client.watch_prefix(keys.prefix().to_owned()),
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
@@ -187,6 +192,9 @@ fn first_board(node: &Node, incarnation: Incarnation) -> Board {
         peers: Vec::new(),
         operation: None,
         last_failure: None,
+        restarting: false,
+        restarts: node.restarts(),
+        planned: None,
     }
 }
 

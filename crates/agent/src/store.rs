@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgherd_api::{Change, Encoder, Keys, Record};
+use pgherd_api::{Change, Encoder, Keys, MemberSelf, Record};
 use pgherd_config::{StoreSettings, StoreTls};
 use pgherd_core::cluster::{Compare, Op, Purpose, Txn, Value};
 use pgherd_core::{LeaseId, RequestId, Revision, StoreOutcome, StoreRequest};
@@ -62,6 +62,11 @@ pub(crate) enum StoreReply {
 impl StoreLane {
     pub(crate) fn new(client: Client, keys: Keys, encoder: Encoder) -> Self {
         Self { client, keys, encoder, requests: JoinSet::new(), silent: false }
+    }
+
+    /// What the member key says beside the core's record, to be changed.
+    pub(crate) fn member(&mut self) -> &mut MemberSelf {
+        &mut self.encoder.member
     }
 
     /// Sends a request; the answer comes out of [`Self::next`].

@@ -102,8 +102,21 @@ pub(crate) fn history(bytes: &[u8]) -> Option<Vec<HistoryLine>> {
     Some(lines.into_iter().filter_map(line).collect())
 }
 
-/// Unix seconds of a moment with an offset, as Patroni writes it.
+/// Unix seconds of a moment with an offset. As lenient as Patroni (contract 2.4): `2026-11-22
+/// 18:00:00.1 +00:00`, `...T18:00Z`, `...-3`.
 pub(crate) fn unix_seconds(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let (moment, offset) = match text.rfind(['+', '-']).filter(|at| *at > "2026-11-22".len()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let digit = offset.len() == 2 && offset.ends_with(|c: char| c.is_ascii_digit());
+    let offset = if digit {
+        offset.replace(['+', '-'], &format!("{}0", &offset[..1]))
+    } else {
+        offset.to_owned()
+    };
+    let text = format!("{}{offset}", moment.trim_end());
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 

@@ -25,6 +25,8 @@ pub struct MemberSelf {
     pub tags: Map<String, serde_json::Value>,
     /// The parameters that wait for a restart of PostgreSQL.
     pub pending_restart: BTreeMap<String, PendingChange>,
+    /// A restart that is due later: `schedule`, `postmaster_start_time`, and its filters.
+    pub scheduled_restart: Option<Map<String, serde_json::Value>>,
 }
 
 /// A parameter that waits for a restart, as Patroni shows it (contract 1.3).
@@ -92,6 +94,7 @@ impl Encoder {
             receive_lsn: record.lsn.filter(|_| replica),
             replication_state: record.streaming.then_some("streaming"),
             timeline: record.timeline,
+            scheduled_restart: self.member.scheduled_restart.as_ref(),
             pause: record.paused.then_some(true),
         })
     }
@@ -165,6 +168,8 @@ struct MemberJson<'a> {
     replication_state: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeline: Option<Timeline>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_restart: Option<&'a Map<String, serde_json::Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pause: Option<bool>,
 }

@@ -76,6 +76,9 @@ pub struct PatroniStatus {
     /// Which.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending_restart_reason: Option<Value>,
+    /// A restart that is due later: `schedule` and its filters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_restart: Option<Map<String, Value>>,
     /// Unix seconds of the last good look at the store; 0: never.
     pub dcs_last_seen: i64,
     /// The node's tags.
@@ -158,6 +161,9 @@ pub struct ClusterBody {
     /// A switchover that is due later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduled_switchover: Option<ScheduledSwitchover>,
+    /// How old this is, in milliseconds, when the store has not been heard for its ttl. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_age_ms: Option<u64>,
 }
 
 /// One member of [`ClusterBody`].
@@ -419,6 +425,7 @@ impl ClusterBody {
                 from: schedule.from.as_ref().map(ToString::to_string),
                 to: schedule.to.as_ref().map(ToString::to_string),
             }),
+            store_age_ms: None,
         }
     }
 }

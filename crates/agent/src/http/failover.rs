@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use pgherd_api::rest::{DecisionBody, ExplainBody, paths};
 use pgherd_api::{Cluster, encode};
 use pgherd_core::cluster::{ClusterView, FailoverRequest, Key, MemberState};
 use pgherd_core::{NodeName, Reason, SynchronousMode};
@@ -13,13 +14,16 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::config::STORE_LIMIT;
-use super::{Answer, Desk, text};
+use super::{Answer, Desk, Refusal, text};
 use crate::clock;
 
 /// How long an answer may take; Patroni's own words name it.
 const WAIT: Duration = Duration::from_secs(20);
 /// The key was emptied and nobody followed: after this long, nobody will.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// So many of a leader's latest decisions may be about the request.
+const RECENT: usize = 4;
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +41,6 @@ pub(super) struct Wish {
     request: FailoverRequest,
     scheduled_at: Option<String>,
 }
-
-type Refusal = (StatusCode, String);
 
 impl Kind {
     fn word(self) -> &'static str {
@@ -73,6 +75,7 @@ pub(super) async fn request(desk: &Desk, kind: Kind, body: &Map<String, Value>) 
         Ok(wish) => wish,
         Err((code, words)) => return text(code, words),
     };
+    let mark = desk.journal.mark();
     if let Err(error) = write(desk, &cluster, &wish).await {
         tracing::warn!(%error, "the failover key was not written");
         return text(StatusCode::SERVICE_UNAVAILABLE, "failed to write failover key into DCS");
@@ -82,7 +85,7 @@ pub(super) async fn request(desk: &Desk, kind: Kind, body: &Map<String, Value>) 
         return text(StatusCode::ACCEPTED, format!("{} scheduled", wish.kind.capital()));
     }
     let before = leader(&cluster.view());
-    outcome(desk, &wish, before.as_ref()).await
+    outcome(desk, &wish, before.as_ref(), mark).await
 }
 
 /// Takes back what is asked for but not begun.
@@ -144,7 +147,7 @@ pub(super) fn judge(
         return Err(bad("Switchover target and source are the same"));
     }
     if let Some(at) = scheduled_at {
-        moment(at, now)?;
+        moment(at, now, kind.word())?;
     }
     let name = |text: &str, words: &str| {
         NodeName::new(text).map_err(|_| (StatusCode::PRECONDITION_FAILED, words.to_owned()))
@@ -157,19 +160,20 @@ pub(super) fn judge(
     Ok(Wish { kind, request, scheduled_at: scheduled_at.map(str::to_owned) })
 }
 
-/// A moment that is unambiguous and not over.
-fn moment(text: &str, now: i64) -> Result<(), Refusal> {
-    let unprocessable = |words: &str| (StatusCode::UNPROCESSABLE_ENTITY, words.to_owned());
+/// A moment that is unambiguous and not over, in unix seconds; `action` is for the refusal.
+pub(super) fn moment(text: &str, now: i64, action: &str) -> Result<i64, Refusal> {
+    let unprocessable = |words: String| (StatusCode::UNPROCESSABLE_ENTITY, words);
     let schedule = pgherd_api::Schedule { at: text.to_owned(), from: None, to: None };
     match schedule.unix_seconds() {
-        Some(at) if at > now => Ok(()),
-        Some(_) => Err(unprocessable("Cannot schedule switchover in the past")),
+        Some(at) if at > now => Ok(at),
+        Some(_) => Err(unprocessable(format!("Cannot schedule {action} in the past"))),
         None if schedule.lacks_offset() => Err((
             StatusCode::BAD_REQUEST,
-            "Timezone information is mandatory for the scheduled switchover".to_owned(),
+            format!("Timezone information is mandatory for the scheduled {action}"),
         )),
         None => Err(unprocessable(
-            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601"
+                .to_owned(),
         )),
     }
 }
@@ -238,7 +242,7 @@ async fn write(desk: &Desk, cluster: &Cluster, wish: &Wish) -> Result<(), String
 }
 
 /// Waits until another node leads and serves, or until it is clear that none will.
-async fn outcome(desk: &Desk, wish: &Wish, before: Option<&NodeName>) -> Answer {
+async fn outcome(desk: &Desk, wish: &Wish, before: Option<&NodeName>, mark: u64) -> Answer {
     let until = Instant::now() + WAIT;
     let mut board = desk.board.clone();
     let mut seen = false;
@@ -260,15 +264,10 @@ async fn outcome(desk: &Desk, wish: &Wish, before: Option<&NodeName>) -> Answer 
                 (false, _) => None,
             };
         }
-        let refusal = if let Reason::SwitchoverRefused(why) = &now.decision.reason {
-            seen.then(|| format!(": {why}"))
-        } else {
-            None
-        };
-        let settled = emptied.is_some_and(|since| since.elapsed() >= SETTLE);
-        if settled || refusal.is_some() {
-            let words = format!("{} failed{}", wish.kind.capital(), refusal.unwrap_or_default());
-            return text(StatusCode::SERVICE_UNAVAILABLE, words);
+        let refused = refusal(&desk.journal.since(mark)).filter(|_| seen);
+        if refused.is_some() || emptied.is_some_and(|since| since.elapsed() >= SETTLE) {
+            let words = format!("{} failed", wish.kind.capital());
+            return explained(desk, before, refused, words).await;
         }
         let turn = until.min(Instant::now() + Duration::from_millis(200));
         if let Ok(Err(_)) = timeout_at(turn, board.changed()).await {
@@ -279,9 +278,46 @@ async fn outcome(desk: &Desk, wish: &Wish, before: Option<&NodeName>) -> Answer 
                 "{} status unknown after 20 seconds; operation may still be in progress",
                 wish.kind.capital()
             );
-            return text(StatusCode::SERVICE_UNAVAILABLE, words);
+            return explained(desk, before, None, words).await;
         }
     }
+}
+
+/// Why the leader refused, if it is among these decisions.
+fn refusal(decisions: &[DecisionBody]) -> Option<String> {
+    decisions.iter().find_map(|decision| {
+        let Reason::SwitchoverRefused(why) = &decision.reason else { return None };
+        Some(why.to_string())
+    })
+}
+
+/// The answer, with what the leader says about it: this node's own words, or those that another
+/// leader gives when it is asked.
+async fn explained(
+    desk: &Desk,
+    leader: Option<&NodeName>,
+    known: Option<String>,
+    words: String,
+) -> Answer {
+    let why = match (known, leader) {
+        (Some(why), _) => Some(why),
+        (None, Some(leader)) if *leader != desk.identity.name => ask_leader(desk, leader).await,
+        (None, _) => Some(desk.board.borrow().decision.reason.to_string()),
+    };
+    let words = why.map_or_else(|| words.clone(), |why| format!("{words}: {why}"));
+    text(StatusCode::SERVICE_UNAVAILABLE, words)
+}
+
+/// What the leader decided last about a switchover. Patroni's leaders don't say.
+async fn ask_leader(desk: &Desk, leader: &NodeName) -> Option<String> {
+    let cluster = desk.board.borrow().cluster.clone()?;
+    let url = cluster.members().get(leader)?.api_url.clone()?;
+    let url = format!("{}{}", pgherd_api::client::origin(&url)?, paths::EXPLAIN);
+    let explain: ExplainBody = desk.client.get(&url).await.ok()?;
+    let decisions: Vec<_> = std::iter::once(explain.current).chain(explain.recent).collect();
+    let recent = decisions.iter().take(RECENT);
+    let why = recent.clone().find_map(|decision| refusal(std::slice::from_ref(decision)));
+    why.or_else(|| decisions.first().map(|decision| decision.text.clone()))
 }
 
 /// A leader of ours says when it lets clients in; a Patroni leader doesn't.

@@ -14,6 +14,29 @@ use super::{Desk, route};
 use crate::board::Board;
 use crate::clock;
 
+/// The usual spellings; whatever contains their words means the same (contract 2.2).
+#[cfg(test)]
+pub(super) const PATHS: &[&str] = &[
+    "/",
+    "/primary",
+    "/master",
+    "/read-write",
+    "/leader",
+    "/standby-leader",
+    "/standby_leader",
+    "/replica",
+    "/read-only",
+    "/health",
+    "/sync",
+    "/synchronous",
+    "/quorum",
+    "/async",
+    "/asynchronous",
+    "/read-only-quorum",
+    "/read-only-sync",
+    "/read-only-synchronous",
+];
+
 /// What one check is about.
 struct Check<'a> {
     desk: &'a Desk,
@@ -54,10 +77,10 @@ impl Check<'_> {
         let has = |word: &str| path.contains(word);
         let last = path.trim_matches('/');
         if has("standby_leader") || has("standby-leader") {
-            return false;
+            return self.standby_leader();
         }
         if has("leader") {
-            return self.leads();
+            return self.leads() || self.standby_leader();
         }
         if last.is_empty() || has("master") || has("primary") || has("read-write") {
             return self.leads();
@@ -65,11 +88,12 @@ impl Check<'_> {
         if !self.tags_match() {
             return false;
         }
+        let leader = || self.leads() || self.standby_leader();
         if has("replica") {
             return self.replica();
         }
         if has("read-only") && !has("sync") && !has("quorum") {
-            return self.leads() || self.replica();
+            return leader() || self.replica();
         }
         if has("health") {
             return self.running().is_some();
@@ -78,20 +102,51 @@ impl Check<'_> {
             "sync" | "synchronous" => self.standby(Standby::Sync),
             "quorum" => self.standby(Standby::Quorum),
             "async" | "asynchronous" => self.standby(Standby::None),
-            "read-only-quorum" => self.leads() || self.standby(Standby::Quorum),
-            "read-only-sync" | "read-only-synchronous" => {
-                self.leads() || self.standby(Standby::Sync)
-            }
+            "read-only-quorum" => leader() || self.standby(Standby::Quorum),
+            "read-only-sync" | "read-only-synchronous" => leader() || self.standby(Standby::Sync),
             _ => false,
         }
     }
 
+    /// It leads, lets clients write, and PostgreSQL was not seen otherwise. In pause, with nobody
+    /// to renew a belief at, PostgreSQL's role has to do.
     fn leads(&self) -> bool {
-        self.board.leads_now(self.now)
+        if self.standby_cluster() {
+            return false;
+        }
+        let adrift = self.board.paused() && !self.store_is_fresh();
+        match self.board.state(self.now) {
+            Some(PgState::Running(RunningFacts { role: PgRole::Primary(_), .. })) => {
+                self.board.leads_now(self.now) || adrift
+            }
+            // Frozen for a moment, or killed in the next: belief ends by itself.
+            Some(PgState::Unresponsive { .. }) => self.board.leads_now(self.now),
+            Some(
+                PgState::Running(_)
+                | PgState::Absent
+                | PgState::Broken(_)
+                | PgState::Stopped(_)
+                | PgState::NotAccepting(_),
+            )
+            | None => false,
+        }
+    }
+
+    /// It holds the key of a cluster that follows another one.
+    fn standby_leader(&self) -> bool {
+        self.standby_cluster() && self.replica_facts().is_some() && self.board.holds_key(self.now)
+    }
+
+    fn standby_cluster(&self) -> bool {
+        self.board.cluster.as_ref().is_some_and(|cluster| status::standby_cluster(cluster))
+    }
+
+    fn store_is_fresh(&self) -> bool {
+        self.board.store.is_some_and(|seen| self.now.since(seen.at) < self.board.ttl())
     }
 
     fn running(&self) -> Option<&RunningFacts> {
-        match &self.board.observed.as_ref()?.facts.state {
+        match self.board.state(self.now)? {
             PgState::Running(running) => Some(running),
             PgState::Absent
             | PgState::Broken(_)
@@ -110,7 +165,9 @@ impl Check<'_> {
 
     /// A replica that may be read from, near enough for the caller.
     fn replica(&self) -> bool {
-        let Some(replica) = self.replica_facts() else { return false };
+        let Some(replica) = self.replica_facts().filter(|_| !self.standby_leader()) else {
+            return false;
+        };
         let shunned = self.desk.tags.get("noloadbalance").and_then(pgherd_api::config::boolean);
         if shunned == Some(true) {
             return false;
@@ -135,16 +192,8 @@ impl Check<'_> {
 
     /// A standby of that kind, by a view of the store that isn't too old.
     fn standby(&self, kind: Standby) -> bool {
-        let ttl = self.ttl();
-        let fresh = self.board.store.is_some_and(|seen| self.now.since(seen.at) < ttl);
         let node = &self.desk.identity.name;
-        fresh && self.replica() && status::standby(self.board, node) == kind
-    }
-
-    fn ttl(&self) -> pgherd_core::Duration {
-        let view = self.board.cluster.as_ref().map(|cluster| cluster.view());
-        let config = view.as_ref().and_then(|view| view.config.as_ref());
-        config.map_or(pgherd_core::Duration::secs(30), |config| config.value.ttl)
+        self.store_is_fresh() && self.replica() && status::standby(self.board, node) == kind
     }
 
     fn tags_match(&self) -> bool {
@@ -159,13 +208,14 @@ impl Check<'_> {
     }
 
     fn alive(&self) -> bool {
-        let factor = if self.leads() { 1 } else { 2 };
-        let limit = pgherd_core::Duration(self.ttl().0 * factor);
+        // Patroni gives a primary less time: a loop that hangs there endangers more.
+        let factor = if self.board.leads.is_some() { 1 } else { 2 };
+        let limit = pgherd_core::Duration(self.board.ttl().0 * factor);
         self.board.paused() || self.now.since(self.board.at) < limit
     }
 
     fn ready(&self) -> bool {
-        if self.leads() {
+        if self.leads() || self.standby_leader() {
             return true;
         }
         let Some(replica) = self.replica_facts().filter(|replica| replica.streaming) else {

@@ -63,7 +63,7 @@ pub(super) fn render(desk: &Desk) -> String {
 
 fn postgres(page: &mut Page, desk: &Desk, board: &Board) {
     let observed = board.observed.as_ref();
-    let state = observed.map(|observed| &observed.facts.state);
+    let state = board.state(clock::now());
     let running = match state {
         Some(PgState::Running(running)) => Some(running),
         Some(
@@ -129,7 +129,7 @@ fn postgres(page: &mut Page, desk: &Desk, board: &Board) {
     let help = "Postgres timeline of this node (if running), 0 otherwise.";
     page.put("counter", "patroni_postgres_timeline", help, timeline);
     let _ = page.text.write_str(STATE_COMMENT);
-    let word = words::state(status::member_state(state, board.operation));
+    let word = status::state_word(board, state);
     let help = "Numeric representation of Postgres state.";
     page.gauge("patroni_postgres_state", help, words::state_index(word));
 }

@@ -6,6 +6,8 @@ mod config;
 mod failover;
 mod health;
 mod metrics;
+mod reinitialize;
+mod restart;
 mod route;
 mod status;
 #[cfg(test)]
@@ -19,7 +21,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pgherd_api::{Keys, json};
@@ -52,6 +54,8 @@ pub(crate) struct Desk {
     pub(crate) journal: Journal,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) store: Client,
+    /// For questions to other members.
+    pub(crate) client: pgherd_api::Client,
     pub(crate) keys: Keys,
     pub(crate) auth: Option<Login>,
     /// The API listens where only this machine reaches it.
@@ -62,6 +66,8 @@ pub(crate) struct Desk {
 }
 
 type Answer = Response<Full<Bytes>>;
+/// A refusal in Patroni's words.
+type Refusal = (StatusCode, String);
 
 /// A peer that changes from HTTP to its own protocol.
 struct Upgrade {
@@ -163,6 +169,9 @@ fn health_answer(desk: &Desk, method: &Method, path: &str, query: Option<&str>) 
 }
 
 async fn control(desk: &Desk, call: Unsafe, request: Request<Incoming>) -> Answer {
+    if call.needs_body() && request.body().is_end_stream() {
+        return text(StatusCode::LENGTH_REQUIRED, "this call needs a body: a JSON object");
+    }
     let Some(body) = body(request).await else {
         return text(StatusCode::BAD_REQUEST, "the body is no JSON object, or too long");
     };
@@ -170,10 +179,14 @@ async fn control(desk: &Desk, call: Unsafe, request: Request<Incoming>) -> Answe
         Unsafe::Switchover => failover::request(desk, failover::Kind::Switchover, &body).await,
         Unsafe::Failover => failover::request(desk, failover::Kind::Failover, &body).await,
         Unsafe::DeleteSwitchover => failover::withdraw(desk).await,
+        Unsafe::Restart => restart::request(desk, &body).await,
+        Unsafe::DeleteRestart => restart::withdraw(desk).await,
         Unsafe::PatchConfig => config::patch(desk, &body).await,
         Unsafe::PutConfig => config::put(desk, &body).await,
-        Unsafe::Reinitialize => reinitialize(desk).await,
+        Unsafe::Reinitialize => reinitialize::request(desk, &body).await,
         Unsafe::Failsafe => text(StatusCode::BAD_GATEWAY, "Failsafe mode is disabled"),
+        // As Patroni on this system: said, and nothing done. A service manager stops agents.
+        Unsafe::Sigterm => text(StatusCode::ACCEPTED, "shutdown scheduled"),
     }
 }
 
@@ -185,31 +198,6 @@ async fn body(request: Request<Incoming>) -> Option<serde_json::Map<String, serd
         return Some(serde_json::Map::new());
     }
     serde_json::from_slice(&bytes).ok()
-}
-
-async fn reinitialize(desk: &Desk) -> Answer {
-    let board = desk.board.borrow().clone();
-    let view = board.cluster.as_ref().map(|cluster| cluster.view());
-    let leader = view.as_ref().and_then(|view| view.leader.as_ref()).map(|leader| &leader.value);
-    match leader {
-        None => {
-            let words = "Cluster has no leader, can not reinitialize";
-            return text(StatusCode::SERVICE_UNAVAILABLE, words);
-        }
-        Some(leader) if *leader == desk.identity.name => {
-            let words = "I am the leader, can not reinitialize";
-            return text(StatusCode::SERVICE_UNAVAILABLE, words);
-        }
-        Some(_) => {}
-    }
-    if let Some(operation @ ("clone" | "rewind" | "init")) = board.operation {
-        let words = format!("{operation} already in progress");
-        return text(StatusCode::SERVICE_UNAVAILABLE, words);
-    }
-    match desk.events.send(Event::Reinitialize).await {
-        Ok(()) => text(StatusCode::OK, "reinitialize started"),
-        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping"),
-    }
 }
 
 fn open_stream(

@@ -37,15 +37,38 @@ pub(super) fn standby(board: &Board, node: &NodeName) -> Standby {
     }
 }
 
+/// The word for PostgreSQL's state.
+pub(super) fn state_word(board: &Board, state: Option<&PgState>) -> &'static str {
+    if board.restarting {
+        return "restarting";
+    }
+    words::state(member_state(state, board.operation))
+}
+
+/// The cluster follows another one (contract 3.4, `standby_cluster`).
+pub(super) fn standby_cluster(cluster: &pgherd_api::Cluster) -> bool {
+    let config = cluster.config().and_then(|config| config.json.get("standby_cluster"));
+    let names = ["host", "port", "restore_command"];
+    config.is_some_and(|it| names.iter().any(|name| it.get(name).is_some_and(|it| !it.is_null())))
+}
+
 /// `GET /patroni`, and every health check's body.
 pub(super) fn status(desk: &Desk) -> PatroniStatus {
     let board = desk.board.borrow().clone();
     let observed = board.observed.as_ref();
-    let state = observed.map(|observed| &observed.facts.state);
+    // The role may be what was seen last; that it runs may not.
+    let seen = observed.map(|observed| &observed.facts.state);
+    let state = board.state(clock::now());
     let view = board.cluster.as_ref().map(|cluster| cluster.view());
+    let member = board.cluster.as_ref().and_then(|it| it.members().get(&desk.identity.name));
+    let led = board.cluster.as_ref().is_some_and(|cluster| standby_cluster(cluster));
+    let standby_leader = led && board.leads.is_some();
     let mut status = PatroniStatus {
-        state: words::state(member_state(state, board.operation)).to_owned(),
-        role: role(state).to_owned(),
+        state: state_word(&board, state).to_owned(),
+        role: if standby_leader { "standby_leader" } else { role(seen) }.to_owned(),
+        pending_restart: member.is_some_and(|member| member.pending_restart),
+        pending_restart_reason: member.and_then(|member| member.pending_restart_reason.clone()),
+        scheduled_restart: board.planned.as_ref().map(|planned| planned.for_status()),
         postmaster_start_time: observed
             .filter(|_| matches!(state, Some(PgState::Running(_))))
             .and_then(|observed| observed.started)
@@ -130,7 +153,7 @@ fn replication(primary: &PrimaryFacts, board: &Board) -> Vec<ReplicationRow> {
 }
 
 /// As PostgreSQL prints it, in UTC.
-fn start_time(unix_seconds: i64) -> String {
+pub(super) fn start_time(unix_seconds: i64) -> String {
     pgherd_api::encode::iso8601(unix_seconds).replacen('T', " ", 1)
 }
 
@@ -175,8 +198,14 @@ fn role(state: Option<&PgState>) -> &'static str {
 
 /// `GET /cluster`.
 pub(super) fn cluster(desk: &Desk) -> Answer {
-    match &desk.board.borrow().cluster {
-        Some(cluster) => spaced(StatusCode::OK, &ClusterBody::new(cluster)),
+    let board = desk.board.borrow().clone();
+    match &board.cluster {
+        Some(cluster) => {
+            let mut body = ClusterBody::new(cluster);
+            let age = board.store.map(|seen| clock::now().since(seen.at));
+            body.store_age_ms = age.filter(|age| *age > board.ttl()).map(|age| age.as_millis());
+            spaced(StatusCode::OK, &body)
+        }
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the store has not answered yet"),
     }
 }

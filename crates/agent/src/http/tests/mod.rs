@@ -1,6 +1,9 @@
 //! The routing table, access, health checks and pre-checks, on boards made by hand.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod openapi;
+mod restart;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -108,12 +111,15 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         peers: Vec::new(),
         operation: None,
         last_failure: None,
+        restarting: false,
+        restarts: pgherd_core::Restarts::default(),
+        planned: None,
     }
 }
 
 struct Fixture {
     desk: Arc<Desk>,
-    _board: watch::Sender<Arc<Board>>,
+    board: watch::Sender<Arc<Board>>,
     events: mpsc::Receiver<Event>,
 }
 
@@ -132,12 +138,13 @@ fn fixture(board: Board, auth: Option<Login>, loopback: bool) -> Fixture {
         events,
         store: pgherd_store::Client::new(pgherd_store::Options::new(Vec::new())),
         keys: Keys::new("service", "demo"),
+        client: Client::new(std::time::Duration::from_secs(2)),
         auth,
         loopback,
         tags: json!({"zone": "a", "fast": true}).as_object().unwrap().clone(),
         server_version: 150_018,
     };
-    Fixture { desk: Arc::new(desk), _board: sender, events: receiver }
+    Fixture { desk: Arc::new(desk), board: sender, events: receiver }
 }
 
 fn login() -> Option<Login> {
@@ -145,7 +152,10 @@ fn login() -> Option<Login> {
 }
 
 /// Every call that changes something, and what it needs.
-const UNSAFE: [(Method, &str, Unsafe); 7] = [
+const UNSAFE: [(Method, &str, Unsafe); 10] = [
+    (Method::POST, "/restart", Unsafe::Restart),
+    (Method::DELETE, "/restart", Unsafe::DeleteRestart),
+    (Method::POST, "/sigterm", Unsafe::Sigterm),
     (Method::POST, "/switchover", Unsafe::Switchover),
     (Method::DELETE, "/switchover", Unsafe::DeleteSwitchover),
     (Method::POST, "/failover", Unsafe::Failover),
@@ -169,7 +179,8 @@ fn the_table_of_calls() {
     assert_eq!(get("/no-such-thing"), Route::Health);
     assert_eq!(route(&Method::HEAD, "/patroni"), Route::Health);
     for (method, path) in [
-        (Method::POST, "/restart"),
+        (Method::POST, "/citus"),
+        (Method::POST, "/mpp"),
         (Method::POST, "/config"),
         (Method::DELETE, "/config"),
         (Method::PATCH, "/switchover"),
@@ -218,7 +229,7 @@ async fn no_unsafe_route_answers_without_auth() {
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
         assert_eq!(answer.text(), "no auth header received");
     }
-    let unknown = client.request(Method::POST, &format!("http://{address}/restart"), None).await;
+    let unknown = client.request(Method::POST, &format!("http://{address}/mpp"), None).await;
     let unknown = unknown.unwrap();
     assert_eq!(unknown.status, StatusCode::NOT_IMPLEMENTED);
     assert!(unknown.text().contains("Server does not support this operation"));
