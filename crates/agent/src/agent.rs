@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::board::{Board, Journal, PeerSeen, StoreSeen};
 use crate::disk::Disk;
 use crate::event::Event;
+use crate::patroni::{Answered, PatroniLane};
 use crate::peers::Peers;
 use crate::postgres::{self, Observation, PostgresLane};
 use crate::restart::{Due, Here, Planned};
@@ -50,6 +51,7 @@ pub(crate) struct Agent {
     pub(crate) store: StoreLane,
     pub(crate) postgres: PostgresLane,
     pub(crate) peers: Peers,
+    pub(crate) patroni: PatroniLane,
     pub(crate) disk: Disk,
     pub(crate) scheduler: Scheduler,
     pub(crate) journal: Journal,
@@ -63,6 +65,7 @@ enum Turn {
     Event(Event),
     Watch(Option<WatchEvent>),
     Store(RequestId, StoreReply),
+    Patroni(Answered),
     Persisted(u64),
     Due,
     Stop,
@@ -84,6 +87,9 @@ impl Agent {
                 Turn::Watch(Some(event)) => self.on_watch(event),
                 Turn::Watch(None) => return Err(AgentError::WatchEnded),
                 Turn::Store(id, reply) => self.on_store(id, reply),
+                Turn::Patroni(Answered { from, asked, answer }) => {
+                    self.feed(Input::Patroni { from, asked, answer });
+                }
                 Turn::Persisted(seq) => self.feed(Input::Persisted { seq }),
                 Turn::Due => {
                     self.feed(Input::Tick);
@@ -121,6 +127,7 @@ impl Agent {
             Some(event) = self.events.recv() => Turn::Event(event),
             event = self.watcher.next() => Turn::Watch(event),
             (id, reply) = self.store.next() => Turn::Store(id, reply),
+            answered = self.patroni.next() => Turn::Patroni(answered),
             seq = self.disk.next() => Turn::Persisted(seq),
             () = sleep(due.since(clock::now()).to_std()) => Turn::Due,
             () = shutdown, if stop_by.is_none() => Turn::Stop,
@@ -162,6 +169,7 @@ impl Agent {
                 self.postgres.execute(id, op, term);
             }
             Action::Send { to, message } => self.peers.send(&to, message),
+            Action::AskPatroni { node } => self.patroni.ask(node),
             Action::Persist { seq, record } => self.disk.write(seq, record),
             Action::Decided(decision) => {
                 tracing::info!(
@@ -330,6 +338,7 @@ impl Agent {
     fn cluster_changed(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         self.peers.follow(cluster.members());
+        self.patroni.follow(cluster.members());
         self.postgres.follow(cluster.members());
         let view = cluster.view();
         self.feed(Input::View(view));
@@ -379,11 +388,12 @@ impl Agent {
 
     /// Ends what this agent began; PostgreSQL and its guard are no part of that.
     async fn finish(self) {
-        let Self { postgres, disk, scheduler, http, watcher, store, peers, name, .. } = self;
+        let Self { postgres, disk, scheduler, http, watcher, store, peers, patroni, name, .. } =
+            self;
         http.abort();
         // Aborted: what it says is no news.
         let _ = http.await;
-        drop((watcher, store, peers));
+        drop((watcher, store, peers, patroni));
         scheduler.finish().await;
         postgres.finish().await;
         disk.finish().await;

@@ -22,6 +22,7 @@ mod durable;
 mod event;
 mod http;
 mod lock;
+mod patroni;
 mod peers;
 mod postgres;
 mod restart;

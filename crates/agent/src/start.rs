@@ -17,6 +17,7 @@ use crate::board::{Board, Journal};
 use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
 use crate::http::{self, Desk};
+use crate::patroni::PatroniLane;
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
 use crate::schedule::Scheduler;
@@ -89,6 +90,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
         postgres: postgres(server, &found, &settings, addresses, &sender),
         peers: Peers::new(identity, sender),
+        patroni: PatroniLane::new(),
         disk: Disk::new(settings.run_dir.clone()),
         scheduler: Scheduler::new(client),
         keys,

@@ -81,6 +81,10 @@ pub struct MemberInfo {
     pub scheduled_restart: Option<Value>,
     /// Its agent has seen that management is paused.
     pub pause: bool,
+    /// `false` while pg_rewind would take it for the primary that it was before its promotion.
+    pub checkpoint_after_promote: Option<bool>,
+    /// The version of an agent of ours; Patroni's have none.
+    pub pgherd: Option<String>,
 }
 
 impl MemberInfo {

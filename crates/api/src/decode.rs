@@ -150,6 +150,8 @@ pub(crate) fn member(name: &NodeName, bytes: &[u8]) -> MemberInfo {
         pending_restart_reason: map.get("pending_restart_reason").cloned(),
         scheduled_restart: map.get("scheduled_restart").cloned(),
         pause: map.get("pause").and_then(config::boolean).unwrap_or(false),
+        checkpoint_after_promote: map.get("checkpoint_after_promote").and_then(config::boolean),
+        pgherd: text("pgherd"),
     }
 }
 
@@ -168,6 +170,8 @@ pub(crate) fn member_record(info: &MemberInfo) -> MemberRecord {
         streaming: info.replication_state.as_deref() == Some("streaming"),
         nofailover: info.nofailover(),
         paused: info.pause,
+        checkpoint_pending: info.checkpoint_after_promote == Some(false),
+        patroni: info.pgherd.is_none(),
     }
 }
 

@@ -95,7 +95,9 @@ impl Encoder {
             replication_state: record.streaming.then_some("streaming"),
             timeline: record.timeline,
             scheduled_restart: self.member.scheduled_restart.as_ref(),
+            checkpoint_after_promote: record.checkpoint_pending.then_some(false),
             pause: record.paused.then_some(true),
+            pgherd: env!("CARGO_PKG_VERSION"),
         })
     }
 }
@@ -171,7 +173,11 @@ struct MemberJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduled_restart: Option<&'a Map<String, serde_json::Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_after_promote: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pause: Option<bool>,
+    /// Ours: which agent this is. A member without it is Patroni's.
+    pgherd: &'static str,
 }
 
 #[derive(Serialize)]

@@ -12,6 +12,7 @@ mod decode;
 pub mod encode;
 pub mod json;
 pub mod keys;
+pub mod race;
 pub mod rest;
 pub mod words;
 

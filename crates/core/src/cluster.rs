@@ -51,6 +51,19 @@ pub struct ClusterView {
     pub history: Option<Keyed<Vec<HistoryLine>>>,
     /// `members/*`.
     pub members: BTreeMap<NodeName, Keyed<MemberRecord>>,
+    /// The latest reign of an agent that writes no `term` (Patroni's), when it is newer than `term`.
+    /// Not a key: the node adds what it remembers, for nothing tells of such a term once its leader
+    /// key is gone.
+    pub foreign: Option<ForeignTerm>,
+}
+
+/// A reign of an agent that writes no `term`: Patroni's. Judged by its lease alone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForeignTerm {
+    /// The leader key's create revision; for a reign that only left traces, their revision.
+    pub term: Term,
+    /// Who led, when that was seen.
+    pub leader: Option<NodeName>,
 }
 
 /// The keys below a cluster's prefix.
@@ -278,6 +291,11 @@ pub struct MemberRecord {
     pub nofailover: bool,
     /// `pause`: this agent has seen that management is paused.
     pub paused: bool,
+    /// `checkpoint_after_promote: false`: a promoted primary whose pg_control doesn't name its
+    /// timeline yet, so that pg_rewind would take it for the old one.
+    pub checkpoint_pending: bool,
+    /// Its agent is Patroni: it sends no signs of life and gives no pledges.
+    pub patroni: bool,
 }
 
 /// `state` of a member (contract 2.6).
@@ -378,9 +396,38 @@ impl ClusterView {
     /// `None` before the first leader.
     #[must_use]
     pub fn current_term(&self) -> Option<Term> {
-        let written = self.term.as_ref().map(|t| t.modified);
-        let created = self.leader.as_ref().map(|l| l.created);
-        written.max(created).map(|r| Term(r.0))
+        let created = self.leader.as_ref().map(|l| Term(l.created.0));
+        self.written_term().max(created).max(self.foreign.as_ref().map(|f| f.term))
+    }
+
+    /// The latest term that an agent of ours began.
+    #[must_use]
+    pub fn written_term(&self) -> Option<Term> {
+        self.term.as_ref().map(|t| Term(t.modified.0))
+    }
+
+    /// The leader key was taken by an agent that writes no `term`.
+    #[must_use]
+    pub fn foreign_leader(&self) -> bool {
+        self.leader.as_ref().is_some_and(|l| Some(Term(l.created.0)) > self.written_term())
+    }
+
+    /// The latest reign was of an agent that writes no `term`, and its lease is over or it let go.
+    #[must_use]
+    pub fn foreign_over(&self) -> bool {
+        self.leader.is_none() && self.foreign.is_some()
+    }
+
+    /// Who led last, or leads.
+    #[must_use]
+    pub fn last_leader(&self) -> Option<&NodeName> {
+        if self.foreign_leader() {
+            return self.leader.as_ref().map(|l| &l.value);
+        }
+        match &self.foreign {
+            Some(foreign) => foreign.leader.as_ref(),
+            None => self.term.as_ref().map(|t| &t.value.leader),
+        }
     }
 
     /// The beat, when it belongs to the current term.
@@ -396,7 +443,7 @@ impl ClusterView {
         if self.leader.is_some() {
             return None;
         }
-        self.beat.as_ref().and_then(|b| b.value.ended.as_ref())
+        self.current_beat().and_then(|b| b.value.ended.as_ref())
     }
 
     /// The modification revision of a key, 0 when it is absent: what a compare wants.

@@ -110,12 +110,12 @@ impl Node {
     /// The leader gives a sign of life: its agent believes and speaks, or WAL arrives.
     pub(crate) fn hears_leader(&self) -> bool {
         let Some(term) = self.view.current_term() else { return false };
-        let Some(record) = &self.view.term else { return false };
+        let Some(leader) = self.view.last_leader() else { return false };
         if self.view.reign_end().is_some() {
             return false;
         }
         let speaks = self
-            .heard(&record.value.leader, HEARING)
+            .heard(leader, HEARING)
             .is_some_and(|peer| peer.beat.leads == Some(term) && peer.beat.pg == PeerPg::Primary);
         speaks || self.wal_arrives()
     }
@@ -125,10 +125,14 @@ impl Node {
         streaming && self.wal_advanced.is_some_and(|(_, at)| self.now.since(at) <= HEARING)
     }
 
-    /// The leader's beat of the current term, when its PostgreSQL is ready to be followed.
-    pub(crate) fn ready_beat(&self) -> Option<&Beat> {
+    /// The leader's beat of the current term, when its PostgreSQL is ready to be followed; for a
+    /// foreign leader, what it would say.
+    pub(crate) fn ready_beat(&self) -> Option<Beat> {
+        if self.view.foreign_leader() {
+            return self.foreign_beat();
+        }
         let beat = &self.view.current_beat()?.value;
-        (beat.ended.is_none() && beat.start.is_some()).then_some(beat)
+        (beat.ended.is_none() && beat.start.is_some()).then(|| beat.clone())
     }
 
     /// How long the leader's keys have stood still, against the ttl that its beat promised.
@@ -143,6 +147,9 @@ impl Node {
     /// which was this node's.
     pub(crate) fn was_last_leader(&self) -> bool {
         let Some(record) = self.view.term.as_ref().map(|t| &t.value) else { return false };
+        if self.view.foreign_leader() || self.view.foreign.is_some() {
+            return false;
+        }
         // The term is on disk before anything is started under it: with the term before it, this
         // node died in between, and nothing was written.
         let wal = self.durable.wal_term;
@@ -181,14 +188,14 @@ impl Node {
             && reaches
             && self.durable.wal_term < Some(term)
         {
-            self.durable.wal_term = Some(term);
+            self.enter_term(term);
             self.persist();
         }
     }
 
     /// A term that began and ended without this node: what it holds of WAL isn't in it for sure.
     pub(crate) fn last_leader_name(&self) -> Option<&NodeName> {
-        self.view.term.as_ref().map(|t| &t.value.leader)
+        self.view.last_leader()
     }
 
     /// Since `since`, at least `span` has passed.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{ClusterView, Purpose, Txn};
-use crate::peer::{PeerLost, PeerMessage};
+use crate::cluster::{ClusterView, ForeignTerm, Purpose, Txn};
+use crate::peer::{PatroniAnswer, PeerLost, PeerMessage};
 use crate::postgres::{PgFacts, PgOp, PgOpResult};
 use crate::reason::Decision;
 use crate::{Duration, LeaseId, NodeName, Revision, Term, Time};
@@ -55,6 +55,15 @@ pub enum Input {
     },
     /// A stream to a peer ended.
     PeerLost(PeerLost),
+    /// What came of [`Action::AskPatroni`].
+    Patroni {
+        /// Who was asked.
+        from: NodeName,
+        /// When, on this node's clock.
+        asked: Time,
+        /// What it said.
+        answer: PatroniAnswer,
+    },
     /// [`Action::Persist`] is on disk.
     Persisted {
         /// Whose answer.
@@ -127,6 +136,11 @@ pub enum Action {
         /// What.
         message: PeerMessage,
     },
+    /// Ask a Patroni agent's REST API where its PostgreSQL stands, within 2 s (contract 4.4).
+    AskPatroni {
+        /// Whom.
+        node: NodeName,
+    },
     /// Write this to disk outside the data directory, then [`Input::Persisted`]. In order.
     Persist {
         /// For the answer.
@@ -187,6 +201,13 @@ pub struct Durable {
     pub paused: bool,
     /// The greatest term that this node has seen: it never goes back behind it.
     pub term_seen: Option<Term>,
+    /// The latest reign of an agent that writes no `term`.
+    #[serde(default)]
+    pub foreign: Option<ForeignTerm>,
+    /// The terms that `wal_term` continues, as this node's own WAL has shown: for a foreign term,
+    /// of which no key tells.
+    #[serde(default)]
+    pub wal_lineage: Vec<Term>,
 }
 
 /// A pledge given: this node follows nobody but the candidate until the ballot is decided.

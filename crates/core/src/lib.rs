@@ -8,6 +8,7 @@
 
 pub mod cluster;
 mod facts;
+mod foreign;
 pub mod input;
 pub mod mutant;
 pub mod node;

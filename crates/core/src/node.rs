@@ -12,8 +12,8 @@ use crate::policy::Policy;
 use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Decision, Reason, Situation};
 use crate::state::{
-    Asked, Attempt, Candidacy, Lease, Peer, Pending, Pg, Reign, RequestKind, Restart, RunningOp,
-    Silence,
+    Asked, Attempt, Candidacy, Lease, PatroniMember, Peer, Pending, Pg, Reign, RequestKind,
+    Restart, RunningOp, Silence,
 };
 use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Term, Time};
 
@@ -95,6 +95,10 @@ pub struct Node {
     /// Since when PostgreSQL neither answers nor is down.
     pub(crate) busy_since: Option<Time>,
     pub(crate) peers: BTreeMap<NodeName, Peer>,
+    /// Members whose agent is Patroni, and what they said last.
+    pub(crate) patroni: BTreeMap<NodeName, PatroniMember>,
+    /// The first position that was seen of a foreign leader, in its term.
+    pub(crate) foreign_start: Option<(Term, Lsn)>,
     pub(crate) op: Option<RunningOp>,
     pub(crate) kill: Option<OpId>,
     pub(crate) backoff: Backoff,
@@ -189,6 +193,8 @@ impl Node {
             claim_seen: (Revision(0), now),
             busy_since: None,
             peers: BTreeMap::new(),
+            patroni: BTreeMap::new(),
+            foreign_start: None,
             op: None,
             kill: None,
             backoff: Backoff::default(),
@@ -236,6 +242,7 @@ impl Node {
                     peer.lost = true;
                 }
             }
+            Input::Patroni { from, asked, answer } => self.on_patroni(&from, asked, answer),
             Input::Persisted { seq } => self.persisted_seq = self.persisted_seq.max(seq),
             Input::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
             Input::Reinitialize => self.reinitialize = self.reign.is_none(),
@@ -358,10 +365,11 @@ impl Node {
         self.now = self.now.max(now);
     }
 
-    fn on_view(&mut self, view: Arc<ClusterView>) {
+    fn on_view(&mut self, mut view: Arc<ClusterView>) {
         if self.seen_view && view.revision <= self.view.revision {
             return;
         }
+        self.add_foreign_term(&mut view);
         let leader = view.modified(&crate::cluster::Key::Leader);
         let beat = view.modified(&crate::cluster::Key::Beat);
         // That the key's lease expired is no sign of life.
@@ -389,11 +397,14 @@ impl Node {
     fn notice_term(&mut self) {
         let term = self.view.current_term();
         let paused = self.policy().pause;
-        if term > self.durable.term_seen || paused != self.durable.paused {
+        let foreign = self.view.foreign != self.durable.foreign;
+        if term > self.durable.term_seen || paused != self.durable.paused || foreign {
             self.durable.term_seen = self.durable.term_seen.max(term);
             self.durable.paused = paused;
+            self.durable.foreign.clone_from(&self.view.foreign);
             self.persist();
         }
+        self.notice_patroni();
     }
 
     fn on_facts(&mut self, facts: PgFacts) {

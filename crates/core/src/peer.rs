@@ -121,6 +121,28 @@ pub enum PledgeRefusal {
     Leads,
 }
 
+/// What a Patroni agent's REST API says of its PostgreSQL (contract 2.6): what Patroni's own
+/// candidates ask each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatroniAnswer {
+    /// Not in recovery: nobody else may lead while it runs.
+    Primary,
+    /// In recovery.
+    Replica {
+        /// The greater of received and replayed.
+        lsn: Lsn,
+        /// Its timeline.
+        timeline: Option<Timeline>,
+        /// It may not lead (`nofailover`, or its watchdog failed).
+        barred: bool,
+    },
+    /// The agent answers and its PostgreSQL doesn't.
+    Down,
+    /// No answer. That proves nothing.
+    Unreachable,
+}
+
 /// How a stream to a peer ended: evidence, with the age that the core gives it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerLost {

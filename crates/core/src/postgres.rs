@@ -118,6 +118,8 @@ pub struct PrimaryFacts {
     /// Where its timeline comes from: the lines of its own history file
     /// (`pg_wal/0000000N.history`), oldest first; empty on timeline 1.
     pub history: Vec<TimelineEnd>,
+    /// pg_control names the timeline that is written: there was a checkpoint since the promotion.
+    pub checkpointed: bool,
 }
 
 /// One line of a timeline history file: that timeline ended here, and the next one began.

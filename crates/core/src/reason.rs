@@ -115,6 +115,10 @@ pub enum Reason {
     Pledged(NodeName),
     /// Pledges are being asked for.
     AskingPledges,
+    /// Members with Patroni agents are being asked where they stand.
+    AskingPatroni,
+    /// Its agent's lease is over, but its PostgreSQL still runs as primary.
+    PrimaryStillRuns(NodeName),
     /// Too few voters can be reached or agree.
     TooFewPledges {
         /// How many are needed, this node included.
@@ -222,6 +226,9 @@ impl fmt::Display for Reason {
             Self::WaitingForCandidate(node) => write!(f, "the key was handed to {node}"),
             Self::AnotherIsAhead(node) => write!(f, "{node} is ahead, or comes first among equals"),
             Self::Pledged(node) => write!(f, "pledged to {node}"),
+            Self::PrimaryStillRuns(node) => {
+                write!(f, "PostgreSQL on {node} still runs as primary")
+            }
             Self::TooFewPledges { needed, have, refused } => {
                 write!(f, "{have} of {needed} pledges needed")?;
                 refused.map_or(Ok(()), |why| write!(f, "; a voter refused: {why}"))
@@ -280,6 +287,7 @@ impl Reason {
             Self::WaitingForFormerLeader => "the former leader has the first right to return",
             Self::WaitingForSilence => "the leader is silent, but not yet for the ttl",
             Self::AskingPledges => "asking the voters for pledges",
+            Self::AskingPatroni => "asking the members that Patroni manages where they stand",
             Self::NotAVoter => {
                 "'sync' does not name this node; only those it names surely have every commit"
             }
@@ -296,6 +304,7 @@ impl Reason {
             Self::WaitingForCandidate(_)
             | Self::AnotherIsAhead(_)
             | Self::Pledged(_)
+            | Self::PrimaryStillRuns(_)
             | Self::TooFewPledges { .. }
             | Self::SwitchoverWaitsForCandidate(_)
             | Self::SwitchoverRefused(_)

@@ -2,8 +2,8 @@
 //! Leaves when to send them to `plan`.
 
 use crate::cluster::{
-    Accession, Beat, Claim, Compare, HistoryLine, Initialize, Key, Op, Purpose, ReignEnd, Status,
-    SyncState, TermRecord, Txn, Value,
+    Accession, Beat, Claim, Compare, FailoverRequest, HistoryLine, Initialize, Key, Op, Purpose,
+    ReignEnd, Status, SyncState, TermRecord, Txn, Value,
 };
 use crate::input::{Action, RequestId, StoreOutcome, StoreRequest};
 use crate::mutant::Mutant;
@@ -234,13 +234,19 @@ impl Node {
         self.attempts.push(Attempt { request, ..attempt });
     }
 
-    /// The terms that this node's WAL continues.
-    fn continued_terms(&self) -> Vec<Term> {
+    /// The terms that this node's WAL continues, its own last.
+    pub(crate) fn continued_terms(&self) -> Vec<Term> {
         let Some(mine) = self.durable.wal_term else { return Vec::new() };
-        let known = self.view.term.as_ref().map(|t| t.value.lineage.as_slice()).unwrap_or_default();
-        let common = self.view.current_term() == Some(mine) || known.contains(&mine);
-        let mut lineage: Vec<Term> =
-            known.iter().copied().filter(|term| common && *term < mine).collect();
+        let written = self.view.term.as_ref().map(|t| t.value.lineage.as_slice());
+        let known = if self.durable.wal_lineage.is_empty() {
+            let known = |lineage: &&[Term]| {
+                self.view.written_term() == Some(mine) || lineage.contains(&mine)
+            };
+            written.filter(known).unwrap_or_default()
+        } else {
+            self.durable.wal_lineage.as_slice()
+        };
+        let mut lineage: Vec<Term> = known.iter().copied().filter(|term| *term < mine).collect();
         lineage.push(mine);
         let excess = lineage.len().saturating_sub(TermRecord::LINEAGE);
         lineage.split_off(excess)
@@ -297,6 +303,10 @@ impl Node {
         }
         let lsn = self.view.beat.as_ref().map_or_else(Default::default, |b| b.value.lsn);
         let incarnation = self.incarnation;
+        let successor = match &end {
+            ReignEnd::HandedOver { to, .. } => Some(to.clone()),
+            ReignEnd::Died | ReignEnd::Stopped { .. } => None,
+        };
         let Some(reign) = self.reign.as_mut() else { return };
         reign.ended = Some(end);
         reign.serving = false;
@@ -304,7 +314,12 @@ impl Node {
         let beat = Self::make_beat(incarnation, self.beat_seq, reign, lsn);
         let compare = Self::still_mine(reign.term);
         let mut then = vec![Op::Delete(Key::Leader), Op::Put(Key::Beat, Value::Beat(beat), None)];
-        if self.view.failover.is_some() {
+        if let (Some(successor), false) = (successor, self.patroni.is_empty()) {
+            // Patroni's candidates read no beat: this keeps them out, or brings the right one in.
+            let request =
+                FailoverRequest { leader: Some(self.config.name.clone()), member: Some(successor) };
+            then.push(Op::Put(Key::Failover, Value::Failover(Some(request)), None));
+        } else if self.view.failover.is_some() {
             then.push(Op::Put(Key::Failover, Value::Failover(None), None));
         }
         self.txn(Purpose::Release, compare, then);
@@ -521,6 +536,7 @@ impl Node {
         self.candidacy = None;
         self.vacant_since = None;
         self.durable.wal_term = Some(term);
+        self.durable.wal_lineage = Vec::new();
         self.durable.data_terms = vec![term];
         self.durable.data_from = None;
         self.durable.term_seen = self.durable.term_seen.max(Some(term));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Accession, Purpose, ReignEnd};
 use crate::input::{OpId, RequestId};
-use crate::peer::{PeerBeat, PledgeAnswer, PledgeRefusal};
+use crate::peer::{PatroniAnswer, PeerBeat, PledgeAnswer, PledgeRefusal};
 use crate::postgres::{PgFacts, PgOp, SyncNames};
 use crate::{Duration, LeaseId, Lsn, NodeName, Revision, Term, Time, Timeline};
 
@@ -123,6 +123,15 @@ pub(crate) struct Peer {
     pub(crate) said: Time,
     /// Its stream ended since it was last heard: its process is gone, or the way to it.
     pub(crate) lost: bool,
+}
+
+/// A member whose agent is Patroni.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PatroniMember {
+    /// When it was asked last.
+    pub(crate) asked: Option<Time>,
+    /// Its last answer, and when the question was.
+    pub(crate) answer: Option<(Time, PatroniAnswer)>,
 }
 
 /// This node's attempt to take over.

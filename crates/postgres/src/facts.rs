@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     connection: tokio::sync::Mutex<Option<Sql>>,
     /// History files by timeline: they don't change.
     history: Mutex<HashMap<Timeline, Vec<TimelineEnd>>>,
+    /// The timeline that pg_control was last seen to name.
+    checkpointed: Mutex<Option<Timeline>>,
     /// Where replay stood when it was last seen at the end, nothing being received.
     end: Mutex<Option<Lsn>>,
     /// The last state that the disk answered.
@@ -168,7 +170,8 @@ impl Core {
             let names = names::parse(cell(3).unwrap_or_default());
             let senders = cell(4).map(senders).unwrap_or_default();
             let history = self.history(timeline)?;
-            let facts = PrimaryFacts { flushed: lsn(1), names, senders, history };
+            let checkpointed = self.is_checkpointed(timeline)?;
+            let facts = PrimaryFacts { flushed: lsn(1), names, senders, history, checkpointed };
             (timeline, PgRole::Primary(facts))
         };
         Ok(RunningFacts { system_id, instance, timeline, role })
@@ -183,6 +186,15 @@ impl Core {
         let constants = Constants { system_id, instance: files::instance(&self.settings)? };
         *known = Some(constants);
         Ok(constants)
+    }
+
+    /// Whether pg_control names the timeline that is written. Once it does, it does for good.
+    fn is_checkpointed(&self, timeline: Timeline) -> Result<bool, PgError> {
+        let mut known = self.memory.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != Some(timeline) && read_control(&self.settings.data_dir)?.timeline == timeline {
+            *known = Some(timeline);
+        }
+        Ok(*known == Some(timeline))
     }
 
     /// Between two waits the startup process is awake for a moment: once at the end, and not moved

@@ -50,6 +50,8 @@ impl World {
                 self.nodes[node].guard.number += 1;
             }
             Action::Send { to, message } => self.send(node, &to, message),
+            // Every agent of this world is ours.
+            Action::AskPatroni { .. } => {}
             Action::Persist { seq, record } => self.persist(node, seq, record),
             Action::Decided(decision) => self.decided(node, &decision),
             Action::Exit => {

@@ -246,6 +246,7 @@ impl World {
             names: pg.list.clone(),
             senders: pg.senders.iter().enumerate().filter_map(row).collect(),
             history: self.branches.history(dir.wal.branch),
+            checkpointed: true,
         }
     }
 

@@ -53,6 +53,7 @@ pub(crate) fn input(input: &Input) -> Option<String> {
             }
         },
         Input::PeerLost(lost) => format!("{lost:?}"),
+        Input::Patroni { from, answer, .. } => format!("{from} (Patroni) says {answer:?}"),
         Input::Persisted { seq } => format!("persisted {seq}"),
         Input::Shutdown => "shut down".to_owned(),
         Input::Reinitialize => "reinitialize".to_owned(),
@@ -126,6 +127,7 @@ pub(crate) fn action(action: &Action) -> Option<String> {
                 format!("answers {to} {ballot}: {}", pledge(answer))
             }
         },
+        Action::AskPatroni { node } => format!("asks {node} (Patroni)"),
         Action::Persist { seq, record } => format!("persist {seq}: {record:?}"),
         Action::Decided(d) => format!("decided {}: {}", d.situation, d.reason),
         Action::Exit => "exit".to_owned(),

@@ -74,6 +74,11 @@ impl Peers {
             if *name == self.identity.name {
                 continue;
             }
+            if info.pgherd.is_none() {
+                // Patroni has no streams. A member may change its agent either way.
+                self.links.remove(name);
+                continue;
+            }
             let Some(address) = info.api_address() else { continue };
             if self.links.get(name).is_some_and(|link| link.address == address) {
                 continue;

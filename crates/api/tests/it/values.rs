@@ -76,6 +76,11 @@ fn keys_are_where_patroni_has_them() {
     }
 }
 
+/// How a member value of ours ends: Patroni ignores the field, and has none.
+fn signed() -> String {
+    format!(r#","pgherd":"{}"}}"#, env!("CARGO_PKG_VERSION"))
+}
+
 #[test]
 fn a_replicas_member_value_is_patronis_byte_for_byte() {
     let record = MemberRecord {
@@ -87,12 +92,19 @@ fn a_replicas_member_value_is_patronis_byte_for_byte() {
         streaming: true,
         nofailover: false,
         paused: false,
+        checkpoint_pending: false,
+        patroni: false,
     };
     let live = r#"{"conn_url":"postgres://127.0.0.1:15432/postgres","api_url":"http://127.0.0.1:18002/patroni","state":"running","role":"replica","version":"4.1.4","tags":{"foo":"bar"},"xlog_location":85031944,"replay_lsn":85031944,"receive_lsn":85031944,"replication_state":"streaming","timeline":7}"#;
-    let ours = live.replace("4.1.4", pgherd_api::COMPATIBLE_VERSION);
+    let ours = live.replace("4.1.4", pgherd_api::COMPATIBLE_VERSION).replace('}', &signed());
+    // The tags' object ends with a brace too.
+    let ours = ours.replacen(&signed(), "}", 1);
     assert_eq!(encoded(&Value::Member(record.clone())), ours);
-    let read = cluster(&[("members/pg-node2", live)]);
+    let read = cluster(&[("members/pg-node2", &ours)]);
     assert_eq!(read.view().members[&node("pg-node2")].value, record);
+    let read = cluster(&[("members/pg-node2", live)]);
+    let patronis = MemberRecord { patroni: true, ..record };
+    assert_eq!(read.view().members[&node("pg-node2")].value, patronis);
     let info = &read.members()[&node("pg-node2")];
     assert_eq!((info.host.as_deref(), info.port), (Some("127.0.0.1"), Some(15432)));
     assert_eq!(info.api_address(), Some(("127.0.0.1".to_owned(), 18002)));
@@ -109,10 +121,15 @@ fn a_primarys_member_value_has_no_replica_fields() {
         streaming: false,
         nofailover: false,
         paused: true,
+        checkpoint_pending: true,
+        patroni: false,
     };
     let text = encoded(&Value::Member(record));
-    let tail = r#""tags":{"foo":"bar"},"xlog_location":85031944,"timeline":7,"pause":true}"#;
-    assert!(text.ends_with(tail), "{text}");
+    let tail = concat!(
+        r#""tags":{"foo":"bar"},"xlog_location":85031944,"timeline":7,"#,
+        r#""checkpoint_after_promote":false,"pause":true"#
+    );
+    assert!(text.ends_with(&format!("{tail}{}", signed())), "{text}");
 }
 
 #[test]
@@ -126,6 +143,8 @@ fn a_pending_restart_stands_between_tags_and_positions() {
         streaming: false,
         nofailover: false,
         paused: false,
+        checkpoint_pending: false,
+        patroni: false,
     };
     let mut encoder = encoder();
     encoder.member.proxy_url = Some("postgres://127.0.0.1:16431/postgres".to_owned());
@@ -137,9 +156,9 @@ fn a_pending_restart_stands_between_tags_and_positions() {
         r#","proxy_url":"postgres://127.0.0.1:16431/postgres","tags":{"foo":"bar"},"#,
         r#""pending_restart":true,"pending_restart_reason":"#,
         r#"{"max_connections":{"old_value":"100","new_value":"101"}},"#,
-        r#""xlog_location":85031944,"timeline":7}"#
+        r#""xlog_location":85031944,"timeline":7"#
     );
-    assert!(text.ends_with(tail), "{text}");
+    assert!(text.ends_with(&format!("{tail}{}", signed())), "{text}");
     let read = cluster(&[("members/n", &text)]);
     assert!(read.members()[&node("n")].pending_restart);
 }

@@ -36,6 +36,8 @@ fn view() -> ClusterView {
         streaming: true,
         nofailover: false,
         paused: false,
+        checkpoint_pending: false,
+        patroni: false,
     };
     let members = ["n1", "n2", "n3"].map(|n| (name(n), at(9, member.clone()).unwrap()));
     let voters = ["n2", "n3"].map(|n| (name(n), None));

@@ -36,6 +36,8 @@ impl Node {
     pub(crate) fn vacant(&mut self) -> bool {
         let open = match (&self.view.leader, self.view.reign_end()) {
             (None, _) => true,
+            // Its lease is its word, whatever name the key carries.
+            (Some(_), _) if self.view.foreign_leader() => false,
             (Some(leader), _) if leader.value == self.config.name => true,
             (Some(_), _) => self.silent() || self.suspects_leader(),
         };
@@ -121,7 +123,7 @@ impl Node {
                 PgState::Stopped(control) => {
                     // Data of a primary whose term is not the last may have diverged: it waits for
                     // a leader to compare with.
-                    if Self::primary_data(control) {
+                    if Self::primary_data(control) && !self.operator_named_me() {
                         return Some(Reason::WaitingForLeader);
                     }
                     self.start_op(PgOp::StartReplica { upstream: None });
@@ -146,6 +148,7 @@ impl Node {
             return Reason::Pledged(candidate);
         }
         let patience = match self.view.reign_end() {
+            Some(ReignEnd::HandedOver { to, .. }) if self.patroni.contains_key(to) => RETURN,
             Some(ReignEnd::Died | ReignEnd::HandedOver { .. }) => ABSTAIN,
             Some(ReignEnd::Stopped { .. }) | None => Duration::ZERO,
         };
@@ -173,7 +176,10 @@ impl Node {
                 let lsn = *lsn;
                 return Some(self.accept_handover(lsn));
             }
-            Some(ReignEnd::HandedOver { to, .. }) if !self.passed(self.silence.since, ABSTAIN) => {
+            Some(ReignEnd::HandedOver { to, .. })
+                if !self.passed(self.silence.since, ABSTAIN)
+                    || self.patroni_candidate_comes(to, RETURN) =>
+            {
                 return Some(Reason::WaitingForCandidate(to.clone()));
             }
             Some(ReignEnd::Stopped { .. }) => {
@@ -186,7 +192,8 @@ impl Node {
             }
             Some(ReignEnd::Died | ReignEnd::HandedOver { .. }) | None => {}
         }
-        if !self.voters_decide() && self.view.reign_end().is_none() && !self.silent() {
+        let released = self.view.reign_end().is_some() || self.view.foreign_over();
+        if !self.voters_decide() && !released && !self.silent() {
             return Some(Reason::WaitingForSilence);
         }
         None
@@ -207,7 +214,7 @@ impl Node {
     }
 
     /// Synchronous: pledges decide, whatever the clock says.
-    fn voters_decide(&self) -> bool {
+    pub(super) fn voters_decide(&self) -> bool {
         self.policy().synchronous() && !self.operator_named_me()
     }
 
@@ -218,16 +225,19 @@ impl Node {
         })
     }
 
-    fn unfit(&self) -> Option<Reason> {
+    fn unfit(&mut self) -> Option<Reason> {
         if self.config.nofailover {
             return Some(Reason::NotElectable);
         }
         if let Some(named) = self.view.failover.as_ref().and_then(|f| f.value.member.as_ref())
             && *named != self.config.name
-            && self.heard(named, Duration::secs(1)).is_some_and(|p| p.beat.electable)
-            && !self.passed(self.asked_failover.1, RETURN)
+            && (self.patroni_candidate_comes(named, RETURN)
+                || (self.heard(named, Duration::secs(1)).is_some_and(|p| p.beat.electable)
+                    && !self.passed(self.asked_failover.1, RETURN)))
         {
-            return Some(Reason::WaitingForCandidate(named.clone()));
+            let named = named.clone();
+            self.ask_patroni(ROLL_CALL);
+            return Some(Reason::WaitingForCandidate(named));
         }
         if self.voters_decide() {
             let sync = self.view.sync.as_ref().map(|s| &s.value);
@@ -249,7 +259,7 @@ impl Node {
         {
             return Some(Reason::TooFarBehind);
         }
-        self.ahead_of_me(position)
+        self.ahead_of_me(position).or_else(|| self.heed_patroni(position))
     }
 
     /// A peer that could lead, is further ahead or comes first among equals, and still has time.
@@ -377,8 +387,8 @@ impl Node {
         let over = self.durable.promise.as_ref().is_none_or(|p| self.newer_term_than(p.against));
         let late = self.passed(candidacy.since, BALLOT);
         // Where the clock decides, a leader that speaks again has not been silent.
-        let speaks =
-            candidacy.by != Accession::Pledges && self.view.reign_end().is_none() && !self.silent();
+        let released = self.view.reign_end().is_some() || self.view.foreign_over();
+        let speaks = candidacy.by != Accession::Pledges && !released && !self.silent();
         let late = late || speaks;
         if lost || over || late {
             return self.give_up(ballot, lost || over);
@@ -458,6 +468,9 @@ impl Node {
             && self.all_persisted()
             && self.op.is_none()
         {
+            if candidacy.by == Accession::Pledges {
+                pledged.extend(self.patroni_votes(mine));
+            }
             pledged.push((self.config.name.clone(), mine));
         }
         pledged
@@ -485,6 +498,9 @@ impl Node {
         }
         if have < needed || !self.everybody_answered() {
             return waiting;
+        }
+        if let Some(reason) = self.heed_patroni(mine) {
+            return reason;
         }
         let by = self.candidacy.as_ref().map_or(Accession::Pledges, |c| c.by);
         self.take_over(by, Some(ballot), false);

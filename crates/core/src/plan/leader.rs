@@ -207,9 +207,10 @@ impl Node {
             .voters
             .keys()
             .filter(|name| {
-                self.heard(name, Duration::millis(500)).is_some_and(|p| {
-                    p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. })
-                })
+                self.patroni_electable(name)
+                    || self.heard(name, Duration::millis(500)).is_some_and(|p| {
+                        p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. })
+                    })
             })
             .count();
         living > sync.quorum as usize
@@ -230,6 +231,7 @@ impl Node {
             return Reason::DataVanished;
         }
         self.durable.wal_term = None;
+        self.durable.wal_lineage = Vec::new();
         self.persist();
         self.release(ReignEnd::Died);
         Reason::DataVanished

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{Key, Purpose, SyncState, Value};
+use crate::cluster::{Key, MemberRole, MemberState, Purpose, SyncState, Value};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
@@ -65,6 +65,11 @@ impl Node {
                     }
                 }
                 self.set_names(value);
+            }
+            // In priority mode Patroni takes any voter for one that has everything: there nothing
+            // is acknowledged while two sets change places.
+            Step::Publish(value) if value.quorum > 0 && self.each_voter_has_all() => {
+                self.set_names(SyncNames::nobody());
             }
             Step::Publish(value) => self.publish_when_caught_up(&value),
         }
@@ -167,7 +172,15 @@ impl Node {
         if *node == self.config.name || !self.view.members.contains_key(node) {
             return false;
         }
-        self.peer_instance(node).is_some()
+        self.peer_instance(node).is_some() || self.patroni_follows(node)
+    }
+
+    /// A member with a Patroni agent doesn't say which data directory it has: its key vouches.
+    fn patroni_follows(&self, node: &NodeName) -> bool {
+        let member = self.view.members.get(node).map(|m| &m.value);
+        self.patroni.contains_key(node)
+            && member
+                .is_some_and(|m| m.state == MemberState::Running && m.role == MemberRole::Replica)
     }
 
     fn admitted(&self, node: &NodeName) -> Option<Instance> {
@@ -208,9 +221,11 @@ impl Node {
         }
         let somebody_lives = self.view.members.keys().any(|node| {
             *node != self.config.name
-                && self.heard(node, ALONE).is_some_and(|p| {
-                    p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. } | PeerPg::Busy)
-                })
+                && (self.patroni_electable(node)
+                    || self.heard(node, ALONE).is_some_and(|p| {
+                        let follows = matches!(p.beat.pg, PeerPg::Replica { .. } | PeerPg::Busy);
+                        p.beat.electable && follows
+                    }))
         });
         let nothing_promised = self.published().voters.is_empty();
         let now = self.now;
@@ -218,6 +233,10 @@ impl Node {
         let since = *list.nobody_since.get_or_insert(now);
         let patience = if somebody_lives { PATIENCE } else { ALONE };
         nothing_promised || now.since(since) >= patience
+    }
+
+    fn each_voter_has_all(&self) -> bool {
+        self.policy().synchronous_mode == SynchronousMode::Priority && !self.patroni.is_empty()
     }
 
     fn set_names(&mut self, names: SyncNames) {

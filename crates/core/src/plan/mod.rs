@@ -5,6 +5,7 @@ mod bootstrap;
 mod election;
 mod leader;
 mod list;
+mod patroni;
 mod replica;
 mod restart;
 mod shutdown;
@@ -271,6 +272,8 @@ impl Node {
             streaming,
             nofailover: self.config.nofailover,
             paused: self.policy().pause,
+            checkpoint_pending: self.primary().is_some_and(|p| !p.checkpointed),
+            patroni: false,
         }
     }
 

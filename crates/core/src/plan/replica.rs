@@ -101,6 +101,7 @@ impl Node {
         let Some(term) = self.view.current_term() else { return false };
         if self.durable.wal_term.is_some() || !self.durable.data_terms.contains(&term) {
             self.durable.wal_term = None;
+            self.durable.wal_lineage = Vec::new();
             self.durable.data_terms.push(term);
             self.durable.data_from = None;
             self.persist();
@@ -177,7 +178,7 @@ impl Node {
     // === following ===
 
     fn start_following(&mut self, leader: NodeName, control: &ControlFacts) -> Reason {
-        let Some(beat) = self.ready_beat().cloned() else { return Reason::WaitingForLeader };
+        let Some(beat) = self.ready_beat() else { return Reason::WaitingForLeader };
         if self.backoff.start_failures >= 3 {
             return self.copy(leader, Reason::BrokenData);
         }
@@ -212,7 +213,7 @@ impl Node {
     fn follow(&mut self, leader: NodeName) -> Reason {
         let Some(replica) = self.replica().cloned() else { return Reason::Deposed };
         let Some(timeline) = self.timeline() else { return Reason::WaitingForFacts };
-        let Some(beat) = self.ready_beat().cloned() else {
+        let Some(beat) = self.ready_beat() else {
             return self.wait_for_leader(&leader, replica.upstream.as_ref(), replica.streaming);
         };
         let settled = replica.streaming && replica.upstream.as_ref() == Some(&leader);
@@ -273,7 +274,7 @@ impl Node {
         let (Some(beat), Some(replica)) = (self.ready_beat(), self.replica()) else { return false };
         let end = replica.received.max(replica.replayed);
         !self.foreign_term()
-            && self.timeline().is_some_and(|t| self.lineage(t, end, beat) == Lineage::Same)
+            && self.timeline().is_some_and(|t| self.lineage(t, end, &beat) == Lineage::Same)
     }
 
     /// The leader of this term has been ready for long, and this node pointed at it: yet nothing
@@ -312,7 +313,8 @@ impl Node {
     /// This node may hold WAL of a term that the leader's doesn't continue. Timeline numbers and
     /// history files can't tell then: two promotions may have made the same number at the same LSN.
     pub(crate) fn foreign_term(&self) -> bool {
-        let Some(now) = self.view.current_term() else { return false };
+        // What a foreign leader continues, its timelines tell (and nothing else does).
+        let Some(now) = self.view.written_term() else { return false };
         let Some(record) = self.view.term.as_ref().map(|t| &t.value) else { return false };
         let mut mine = self.durable.data_terms.iter().chain(&self.durable.wal_term);
         mine.any(|term| *term < now && !record.continues(*term))

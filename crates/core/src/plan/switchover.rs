@@ -9,10 +9,12 @@ use crate::peer::PeerPg;
 use crate::postgres::{ControlState, PgOp, PgState};
 use crate::reason::{Reason, Situation, SwitchoverRefusal};
 use crate::state::HandOver;
-use crate::{Duration, Lsn, NodeName};
+use crate::{Duration, Lsn, NodeName, Time};
 
 /// A candidate that did not get the last record within this time doesn't get the key.
 const CATCH_UP: Duration = Duration::secs(10);
+/// How often a candidate with a Patroni agent is asked how far it is.
+const ASK: Duration = Duration::millis(200);
 /// A PostgreSQL that is still going down after this is killed.
 const STOP: Duration = Duration::secs(60);
 
@@ -67,9 +69,10 @@ impl Node {
     /// May take over from a leader that stops in order: it streams, lives, and is a voter where
     /// there are voters.
     fn fit(&self, node: &NodeName) -> bool {
-        let electable = self
-            .fresh(node, Duration::secs(1))
-            .is_some_and(|said| said.electable && matches!(said.pg, PeerPg::Replica { .. }));
+        let electable = self.patroni_electable(node)
+            || self
+                .fresh(node, Duration::secs(1))
+                .is_some_and(|said| said.electable && matches!(said.pg, PeerPg::Replica { .. }));
         let voters = self.view.sync.as_ref().map(|s| &s.value);
         let votes = match voters {
             Some(sync) if self.policy().synchronous() && sync.names_voters() => {
@@ -104,7 +107,10 @@ impl Node {
             return self.call_off(SwitchoverRefusal::CandidateTooSlow);
         }
         let end = control.checkpoint;
-        if self.has_all(&to, end) || self.breaks(Mutant::HandsOverTooEarly) {
+        if self.patroni.contains_key(&to) {
+            self.ask_patroni(ASK);
+        }
+        if self.has_all(&to, end, since) || self.breaks(Mutant::HandsOverTooEarly) {
             self.release(ReignEnd::HandedOver { to: to.clone(), lsn: end });
             return Reason::HandedOver(to);
         }
@@ -115,7 +121,7 @@ impl Node {
     }
 
     /// The stop ended and PostgreSQL is neither up nor down.
-    fn handover_stuck(&mut self, to: NodeName, since: crate::Time) -> Reason {
+    fn handover_stuck(&mut self, to: NodeName, since: Time) -> Reason {
         match self.pg_facts().map(|f| &f.state) {
             Some(PgState::Absent | PgState::Broken(_)) => {
                 return self.call_off(SwitchoverRefusal::CandidateTooSlow);
@@ -131,7 +137,10 @@ impl Node {
     }
 
     /// The candidate's WAL goes past the beginning of the shutdown checkpoint's record, the last.
-    fn has_all(&self, node: &NodeName, end: Lsn) -> bool {
+    fn has_all(&self, node: &NodeName, end: Lsn, since: Time) -> bool {
+        if self.patroni.contains_key(node) {
+            return self.patroni_has(node, end, since);
+        }
         let said = self.fresh(node, Duration::secs(1));
         let term = self.leads();
         said.and_then(|beat| beat.position).is_some_and(|p| p.lsn > end && Some(p.term) == term)

@@ -96,7 +96,7 @@ impl Node {
         let free = matches!(
             self.view.reign_end(),
             Some(ReignEnd::Died | ReignEnd::Stopped { .. } | ReignEnd::HandedOver { .. })
-        );
+        ) || self.view.foreign_over();
         if !promised && !free && self.hears_leader() {
             return Some(PledgeRefusal::HearsLeader);
         }

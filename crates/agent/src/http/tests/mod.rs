@@ -77,6 +77,7 @@ fn primary() -> PgState {
         names: SyncNames::default(),
         senders: Vec::new(),
         history: Vec::new(),
+        checkpointed: true,
     }))
 }
 
