@@ -120,7 +120,6 @@ fn primary_conninfo(settings: &Settings, upstream: &NodeName, at: &Address) -> S
 /// recovery is refused: a former leader that follows another history by now, under the same timeline
 /// number, would be streamed from without a word (docs/protocol.md, "Rejoin").
 pub(crate) fn conninfo(at: &Address, user: &str, passfile: &str) -> String {
-    let value = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     format!(
         "host={} port={} user={} passfile={} sslmode=prefer \
          target_session_attrs=read-write connect_timeout=3 \
@@ -130,6 +129,11 @@ pub(crate) fn conninfo(at: &Address, user: &str, passfile: &str) -> String {
         value(user),
         value(passfile),
     )
+}
+
+/// A value in a connection string.
+pub(crate) fn value(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// The upstream that a `primary_conninfo` of ours names.

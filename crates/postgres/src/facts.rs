@@ -229,6 +229,9 @@ impl Core {
             if !living && settings.rewinding_mark().exists() {
                 return Ok(PgState::Broken(BrokenData::RewindInterrupted));
             }
+            if settings.building_mark().exists() {
+                return Ok(PgState::Broken(BrokenData::InitInterrupted));
+            }
             if files::is_empty(&settings.data_dir)? {
                 return Ok(PgState::Absent);
             }

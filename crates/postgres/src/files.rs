@@ -25,6 +25,11 @@ impl Settings {
         beside(&self.data_dir, ".rewinding")
     }
 
+    /// Present while a command of the user's fills the data directory, or was interrupted.
+    pub(crate) fn building_mark(&self) -> PathBuf {
+        beside(&self.data_dir, ".building")
+    }
+
     fn instance_file(&self) -> PathBuf {
         beside(&self.data_dir, ".instance")
     }
@@ -57,26 +62,21 @@ pub(crate) fn make_private(dir: &Path) -> Result<(), PgError> {
 
 /// Writes the passfile: the same users and passwords on every node, so the host doesn't matter.
 pub(crate) fn write_passfile(settings: &Settings) -> Result<(), PgError> {
-    let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    let line = |user: &crate::Credentials| {
-        let (name, password) = (escaped(&user.username), escaped(user.password.reveal()));
-        format!("*:*:*:{name}:{password}\n")
-    };
+    let line = |user: &crate::Credentials| passfile_line(&user.username, user.password.reveal());
     let text = line(&settings.replication) + &line(&settings.rewind);
     write_durable(&settings.passfile(), text.as_bytes())
+}
+
+/// A user's line in a passfile, for every host, port and database.
+pub(crate) fn passfile_line(user: &str, password: &str) -> String {
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    format!("*:*:*:{}:{}\n", escaped(user), escaped(password))
 }
 
 /// Writes everything that PostgreSQL reads at start and reload, for the shape given.
 pub(crate) fn write_conf(settings: &Settings, shape: &Shape) -> Result<(), PgError> {
     let data = &settings.data_dir;
-    let (main, base) = (data.join("postgresql.conf"), data.join("postgresql.base.conf"));
-    if !base.exists() && main.exists() {
-        rename_durable(&main, &base)?;
-    } else if !base.exists() {
-        write_durable(&base, b"")?;
-    }
-    replace(&main, &conf::postgresql_conf(settings, shape))?;
-    replace(&data.join("pg_hba.conf"), &conf::hba(settings))?;
+    write_main_conf(settings, data, shape)?;
     let auto = data.join("postgresql.auto.conf");
     let text = read_durable(&auto)?.unwrap_or_default();
     if let Some(kept) = conf::without_controlled(&String::from_utf8_lossy(&text)) {
@@ -87,6 +87,22 @@ pub(crate) fn write_conf(settings: &Settings, shape: &Shape) -> Result<(), PgErr
         write_durable(&auto, kept.as_bytes())?;
     }
     Ok(())
+}
+
+/// `postgresql.conf` and `pg_hba.conf` of a directory, which may not be in its place yet.
+pub(crate) fn write_main_conf(
+    settings: &Settings,
+    data: &Path,
+    shape: &Shape,
+) -> Result<(), PgError> {
+    let (main, base) = (data.join("postgresql.conf"), data.join("postgresql.base.conf"));
+    if !base.exists() && main.exists() {
+        rename_durable(&main, &base)?;
+    } else if !base.exists() {
+        write_durable(&base, b"")?;
+    }
+    replace(&main, &conf::postgresql_conf(settings, shape))?;
+    replace(&data.join("pg_hba.conf"), &conf::hba(settings))
 }
 
 /// Writes a file unless it says that already.

@@ -10,14 +10,15 @@ use std::time::Duration;
 use pgherd_core::NodeName;
 
 use crate::discover::Binaries;
+use crate::lifecycle::Lifecycle;
 
 /// Everything about one PostgreSQL that doesn't change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// PostgreSQL's programs, from [`crate::discover`].
     pub bin: Binaries,
-    /// PGDATA. Beside it are made: `<data_dir>.lock`, `.instance`, `.rewinding`, `.slots`, `.new`,
-    /// `.clone`, `.old-…`; so its parent must be on the same file system and writable.
+    /// PGDATA. Beside it are made: `<data_dir>.lock`, `.instance`, `.rewinding`, `.building`,
+    /// `.slots`, `.new`, `.clone`, `.old-…`, `.failed`; so its parent must be on the same file system and writable.
     pub data_dir: PathBuf,
     /// Files of this agent that needn't survive a reboot: the guard's registration, the passfile.
     pub run_dir: PathBuf,
@@ -47,6 +48,8 @@ pub struct Settings {
     /// Networks (CIDR, `samenet`, …) that the generated `pg_hba.conf` admits with passwords,
     /// besides `samehost`.
     pub hba_networks: Vec<String>,
+    /// The user's methods and hooks.
+    pub lifecycle: Lifecycle,
     /// The program that becomes the guard; `/proc/self/exe`.
     pub guard_exe: PathBuf,
     /// How long a fast shutdown may take before the tree is killed. 30 s.

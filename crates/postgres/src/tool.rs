@@ -53,7 +53,7 @@ impl<'a> Tool<'a> {
         self
     }
 
-    pub(crate) fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item: AsRef<OsStr>>) -> Self {
         self.command.args(args);
         self
     }
@@ -119,14 +119,15 @@ impl Output {
 }
 
 /// A process group that is killed unless it was seen to end.
-struct Group {
-    child: Child,
+pub(crate) struct Group {
+    pub(crate) child: Child,
     group: Option<Pid>,
-    ended: bool,
+    /// Its end was seen: nothing is left to kill.
+    pub(crate) ended: bool,
 }
 
 impl Group {
-    fn new(child: Child) -> Self {
+    pub(crate) fn new(child: Child) -> Self {
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         Self { child, group, ended: false }
     }

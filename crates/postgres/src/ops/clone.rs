@@ -1,38 +1,96 @@
-//! A copy of the leader by pg_basebackup: made beside the data directory, put in its place when it
-//! is whole. What was there is moved aside, never removed before the copy stands.
+//! A new copy of the leader's data: the methods in their order until one succeeds. pg_basebackup
+//! makes it beside the data directory, a command of the user's in its place (contract 3.8).
+//! Leaves making room, and putting in place, to `room`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pgherd_core::NodeName;
 use pgherd_core::postgres::PgFailureKind;
 
-use super::QUICK;
+use super::{QUICK, room};
 use crate::conf::conninfo;
-use crate::durable::{beside, remove_durable, rename_durable};
+use crate::durable::beside;
 use crate::facts::blocking;
+use crate::lifecycle::{CustomReplica, ReplicaMethod};
 use crate::server::{Core, Progress};
-use crate::settings::{Address, Settings};
+use crate::settings::Address;
 use crate::sql::{Sql, literal};
 use crate::tool::Tool;
-use crate::{PgError, files};
+use crate::{PgError, read_control};
+
+/// Between the two tries of pg_basebackup (contract 3.8).
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl Core {
-    pub(super) async fn copy_from(self: &Arc<Self>, source: &NodeName) -> Result<(), PgError> {
+    /// A copy of `source`; without one, by the methods that need no leader.
+    pub(super) async fn copy_from(
+        self: &Arc<Self>,
+        source: Option<&NodeName>,
+    ) -> Result<(), PgError> {
         self.nothing_lives().await?;
-        let at = self.address(source)?;
-        let copy = beside(&self.settings.data_dir, ".clone");
-        let place = copy.clone();
-        blocking(move || remove_tree(&place)).await??;
+        let at = source.map(|source| self.address(source)).transpose()?;
+        let configured = &self.settings.lifecycle.create_replica;
+        let methods = if configured.is_empty() {
+            &[ReplicaMethod::BaseBackup]
+        } else {
+            configured.as_slice()
+        };
+        let mut last = None;
+        for method in methods {
+            let made = match (method, &at) {
+                (ReplicaMethod::BaseBackup, Some(at)) => self.by_base_backup(at).await,
+                (ReplicaMethod::Custom(method), at) if at.is_some() || method.no_leader => {
+                    self.by_command(method, at.as_ref()).await
+                }
+                (ReplicaMethod::BaseBackup | ReplicaMethod::Custom(_), _) => continue,
+            };
+            *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            match made {
+                Ok(()) => return Ok(()),
+                Err(PgError::Cancelled) => return Err(PgError::Cancelled),
+                Err(error) => {
+                    tracing::warn!("making a replica by {}: {error}", name(method));
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let words = "no method makes a replica without a leader (no_leader)";
+            PgError::failed(PgFailureKind::SourceUnreachable, words)
+        }))
+    }
 
-        let slot = self.free_slot(&at).await;
-        let result = self.base_backup(&at, &copy, slot.as_deref()).await;
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        result?;
+    // === pg_basebackup ===
+
+    async fn by_base_backup(self: &Arc<Self>, at: &Address) -> Result<(), PgError> {
+        let copy = beside(&self.settings.data_dir, ".clone");
+        let needed = self.size_of(at).await;
+        let mut again = true;
+        loop {
+            let (core, place) = (Arc::clone(self), copy.clone());
+            blocking(move || {
+                room::remove_tree(&place)?;
+                room::make(&core.settings, needed)
+            })
+            .await??;
+            let slot = self.free_slot(at).await;
+            match self.base_backup(at, &copy, slot.as_deref()).await {
+                Ok(()) => break,
+                // Who isn't there now is asked again by the plan, with its own patience.
+                Err(PgError::Failed(failure))
+                    if again && failure.kind == PgFailureKind::ToolFailed =>
+                {
+                    again = false;
+                    tracing::warn!("pg_basebackup is tried once more: {}", failure.detail);
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let core = Arc::clone(self);
-        blocking(move || put_in_place(&core.settings, &copy)).await?
+        blocking(move || room::put_in_place(&core.settings, &copy)).await?
     }
 
     async fn base_backup(
@@ -42,13 +100,13 @@ impl Core {
         slot: Option<&str>,
     ) -> Result<(), PgError> {
         let settings = &self.settings;
-        let passfile = settings.passfile();
-        let source = conninfo(at, &settings.replication.username, &passfile.to_string_lossy());
         let tool = Tool::new(settings, "pg_basebackup")
-            .args(["-X", "stream", "--checkpoint=fast", "--progress", "--no-password", "-D"])
+            .args(["-X", "stream", "--checkpoint=fast", "--progress", "--no-password"])
+            .args(&settings.lifecycle.basebackup)
+            .arg("-D")
             .arg(copy)
             .arg("-d")
-            .arg(format!("{source} application_name=pgherd_clone"));
+            .arg(format!("{} application_name=pgherd_clone", self.connstring(at)));
         let tool = match slot {
             Some(slot) => tool.arg("-S").arg(slot),
             None => tool,
@@ -75,6 +133,11 @@ impl Core {
         Err(output.failure("pg_basebackup", kind))
     }
 
+    fn connstring(&self, at: &Address) -> String {
+        let passfile = self.settings.passfile();
+        conninfo(at, &self.settings.replication.username, &passfile.to_string_lossy())
+    }
+
     /// This node's slot on the source, if it is there and nobody uses it: then the WAL between copy
     /// and streaming can't be lost.
     async fn free_slot(&self, at: &Address) -> Option<String> {
@@ -88,6 +151,55 @@ impl Core {
         let found = sql.cell("looking for a slot", &query, QUICK).await.ok()?;
         (found == slot).then_some(slot)
     }
+
+    /// How many bytes the source's databases have, where that can be asked.
+    async fn size_of(&self, at: &Address) -> Option<u64> {
+        let sql = Sql::remote(at, &self.settings.rewind, QUICK).await.ok()?;
+        let query = "SELECT sum(pg_database_size(oid)) FROM pg_database WHERE datallowconn";
+        sql.cell("asking the source's size", query, QUICK).await.ok()?.parse().ok()
+    }
+
+    // === a command of the user's ===
+
+    /// In the data directory's own place, where tools expect it; a mark says that it isn't whole.
+    async fn by_command(
+        self: &Arc<Self>,
+        method: &CustomReplica,
+        at: Option<&Address>,
+    ) -> Result<(), PgError> {
+        let settings = &self.settings;
+        let needed = match at {
+            Some(at) if !method.keep_data => self.size_of(at).await,
+            _ => None,
+        };
+        let (core, keep) = (Arc::clone(self), method.keep_data);
+        blocking(move || room::begin_in_place(&core.settings, keep, needed)).await??;
+        let what = format!("replica method {}", method.name);
+        let connstring = at.map(|at| format!("{} dbname=postgres", self.connstring(at)));
+        let args = method.command.for_replica(
+            &settings.cluster_name,
+            &settings.data_dir,
+            connstring.as_deref(),
+        );
+        let env = [("PGPASSFILE", settings.passfile().into_os_string())];
+        let mut ran = method.command.script.run(&what, args, &env, None).await;
+        if ran.is_ok()
+            && let Err(error) = read_control(&settings.data_dir)
+        {
+            let words = format!("{what} ended well but left no data directory: {error}");
+            ran = Err(PgError::failed(PgFailureKind::ToolFailed, words));
+        }
+        let (core, whole) = (Arc::clone(self), ran.is_ok());
+        blocking(move || room::end_in_place(&core.settings, whole, keep)).await??;
+        ran
+    }
+}
+
+fn name(method: &ReplicaMethod) -> &str {
+    match method {
+        ReplicaMethod::BaseBackup => "pg_basebackup",
+        ReplicaMethod::Custom(method) => &method.name,
+    }
 }
 
 /// `  12345/67890 kB (18%), 0/1 tablespace`
@@ -100,58 +212,6 @@ fn progress(line: &str) -> Option<Progress> {
         done: done.parse::<u64>().ok()? * 1024,
         total: total.parse::<u64>().ok()? * 1024,
     })
-}
-
-/// Old directory aside, copy in its place; a crash in between leaves no data directory, and the next
-/// clone begins anew.
-fn put_in_place(settings: &Settings, copy: &Path) -> Result<(), PgError> {
-    let data = &settings.data_dir;
-    // Whatever starts it by mistake must not make a primary of it.
-    files::write_signal(copy, true)?;
-    let mut aside = None;
-    if !files::is_empty(data)? {
-        let seconds =
-            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let place = beside(data, &format!(".old-{seconds}"));
-        rename_durable(data, &place)?;
-        aside = Some(place);
-    }
-    files::renew_instance(settings)?;
-    rename_durable(copy, data)?;
-    remove_durable(&settings.rewinding_mark())?;
-    // The copy has none of the source's slots.
-    remove_durable(&settings.slots_file())?;
-    for old in older_ones(data) {
-        if aside.as_ref() != Some(&old) {
-            tracing::info!("removing {}: one earlier directory is kept", old.display());
-            remove_tree(&old)?;
-        }
-    }
-    Ok(())
-}
-
-/// The directories that earlier clones moved aside.
-fn older_ones(data_dir: &Path) -> Vec<PathBuf> {
-    let prefix = beside(data_dir, ".old-");
-    let Some(entries) = data_dir.parent().and_then(|parent| fs::read_dir(parent).ok()) else {
-        return Vec::new();
-    };
-    let paths = entries.flatten().map(|entry| entry.path());
-    let digits = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
-    let old = |path: &PathBuf| {
-        let text = path.to_string_lossy();
-        text.strip_prefix(&*prefix.to_string_lossy()).is_some_and(digits)
-    };
-    paths.filter(old).collect()
-}
-
-fn remove_tree(path: &Path) -> Result<(), PgError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(PgError::io("removing", path)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,50 +1,68 @@
-//! A new database cluster: initdb, then the roles, all beside the data directory's place until it
-//! is whole. Leaves configuration to the first start.
+//! A new database cluster: initdb or a command of the user's, the roles, the user's script. What
+//! fails is moved to `<data_dir>.failed`. Leaves configuration to the first start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgherd_core::postgres::PgFailureKind;
-use postgres_protocol::password::scram_sha_256;
 
-use crate::durable::{beside, rename_durable, write_durable};
+use super::QUICK;
+use super::private::Recovery;
+use super::roles;
+use crate::conf::value;
+use crate::durable::{beside, remove_durable, rename_durable, write_durable};
 use crate::facts::blocking;
+use crate::lifecycle::{Bootstrap, CustomBootstrap};
+use crate::script::Script;
 use crate::server::Core;
-use crate::settings::{Credentials, Settings};
-use crate::sql::{identifier, literal};
+use crate::settings::Settings;
+use crate::sql::Sql;
 use crate::tool::{Output, Tool};
-use crate::{PgError, files};
+use crate::{PgError, files, read_control};
 
-/// What pg_rewind calls on its source (PostgreSQL docs, pg_rewind, Notes).
-const REWIND_FUNCTIONS: [&str; 4] = [
-    "pg_ls_dir(text, boolean, boolean)",
-    "pg_stat_file(text, boolean)",
-    "pg_read_binary_file(text)",
-    "pg_read_binary_file(text, bigint, bigint, boolean)",
-];
+/// Role statements on a server that nobody else uses.
+const ROLES: Duration = Duration::from_secs(60);
 
 impl Core {
     pub(super) async fn init(self: &Arc<Self>) -> Result<(), PgError> {
         self.nothing_lives().await?;
+        let core = Arc::clone(self);
+        blocking(move || make_room(&core.settings)).await??;
+        let made = match &self.settings.lifecycle.bootstrap {
+            Bootstrap::Initdb(options) => self.init_by_initdb(options).await,
+            Bootstrap::Custom(method) => self.init_by_command(method).await,
+        };
+        if let Err(error) = &made {
+            tracing::error!("the first data directory could not be made: {error}");
+            self.nothing_lives().await?;
+            let core = Arc::clone(self);
+            blocking(move || move_failed(&core.settings)).await??;
+        }
+        made
+    }
+
+    /// All beside the data directory's place until it is whole.
+    async fn init_by_initdb(self: &Arc<Self>, options: &[String]) -> Result<(), PgError> {
         let settings = &self.settings;
         let new = beside(&settings.data_dir, ".new");
-        let core = Arc::clone(self);
-        let place = new.clone();
-        blocking(move || make_room(&core.settings, &place)).await??;
-
-        let password = Passfile::write(settings)?;
-        let mut output = initdb(settings, &new, &password.0, "C.UTF-8").await?;
-        if output.said("invalid locale name") {
+        let password =
+            PasswordFile::write(settings, "initdb.password", |password| password.into())?;
+        let mut output = initdb(settings, &new, &password.0, "C.UTF-8", options).await?;
+        if output.said("invalid locale name") && !options.iter().any(|o| o.contains("loc")) {
             // Old or small systems have no C.UTF-8; C sorts the same way.
-            output = initdb(settings, &new, &password.0, "C").await?;
+            output = initdb(settings, &new, &password.0, "C", options).await?;
         }
         drop(password);
         if !output.success {
             return Err(output.failure("initdb", PgFailureKind::ToolFailed));
         }
-        self.make_roles(&new).await?;
-
+        if settings.lifecycle.post_bootstrap.is_some() {
+            self.finish_privately(&new, Recovery::AsItStands).await?;
+        } else {
+            self.make_roles(&new).await?;
+        }
         let core = Arc::clone(self);
         blocking(move || {
             files::renew_instance(&core.settings)?;
@@ -54,9 +72,81 @@ impl Core {
         .await?
     }
 
+    /// In the data directory's own place, where tools expect it; a mark says that it isn't whole.
+    async fn init_by_command(self: &Arc<Self>, method: &CustomBootstrap) -> Result<(), PgError> {
+        let settings = &self.settings;
+        let core = Arc::clone(self);
+        blocking(move || {
+            files::renew_instance(&core.settings)?;
+            let mark = core.settings.building_mark();
+            write_durable(&mark, b"a bootstrap method is at work, or was interrupted\n")
+        })
+        .await??;
+        let what = format!("bootstrap method {}", method.name);
+        let args = method.command.for_bootstrap(&settings.cluster_name, &settings.data_dir);
+        method.command.script.run(&what, args, &[], None).await?;
+        read_control(&settings.data_dir).map_err(|error| {
+            let words = format!("{what} ended well but left no data directory: {error}");
+            PgError::failed(PgFailureKind::ToolFailed, words)
+        })?;
+        let recovery = if method.keep_existing_recovery_conf || method.recovery_conf.is_empty() {
+            Recovery::AsItStands
+        } else {
+            Recovery::Archive(&method.recovery_conf)
+        };
+        self.finish_privately(&settings.data_dir, recovery).await?;
+        let core = Arc::clone(self);
+        blocking(move || {
+            files::write_signal(&core.settings.data_dir, false)?;
+            remove_durable(&core.settings.building_mark())
+        })
+        .await?
+    }
+
+    /// Recovery, the roles and the user's script, in the contract's order (4.2).
+    async fn finish_privately(
+        self: &Arc<Self>,
+        data_dir: &Path,
+        recovery: Recovery<'_>,
+    ) -> Result<(), PgError> {
+        let server = self.start_privately(data_dir, recovery).await?;
+        let sql = Sql::local(&self.settings, QUICK).await.map_err(|error| {
+            let user = &self.settings.superuser.username;
+            let words = format!("connecting to the new cluster as superuser '{user}': {error}");
+            PgError::failed(PgFailureKind::QueryFailed, words)
+        })?;
+        let settings = &self.settings;
+        sql.rows("the superuser's password", &roles::superuser(settings), ROLES).await?;
+        if let Some(script) = &settings.lifecycle.post_bootstrap {
+            self.post_bootstrap(script).await?;
+        }
+        sql.rows("creating roles", &roles::others(settings), ROLES).await?;
+        drop(sql);
+        server.stop().await
+    }
+
+    async fn post_bootstrap(&self, script: &Script) -> Result<(), PgError> {
+        let settings = &self.settings;
+        let user = &settings.superuser.username;
+        let passfile = PasswordFile::write(settings, "bootstrap.pgpass", |password| {
+            files::passfile_line(user, password)
+        })?;
+        let dsn = format!(
+            "host={} port={} user={} dbname=postgres",
+            value(&settings.socket_dir.to_string_lossy()),
+            settings.port,
+            value(user)
+        );
+        let env = [
+            ("PGPASSFILE", passfile.0.clone().into_os_string()),
+            ("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0".into()),
+        ];
+        script.run("post_bootstrap", [dsn], &env, None).await
+    }
+
     /// Single-user mode: nobody else can be connected, and secrets go through standard input.
     async fn make_roles(&self, data_dir: &Path) -> Result<(), PgError> {
-        let sql = roles(&self.settings);
+        let sql = roles::others(&self.settings);
         let tool = Tool::new(&self.settings, "postgres").arg("--single").arg("-D").arg(data_dir);
         let tool = tool.arg("-c").arg("log_min_error_statement=panic").arg("postgres");
         let output = tool.stdin(sql.as_bytes()).run(|_| ()).await?;
@@ -68,77 +158,72 @@ impl Core {
     }
 }
 
-/// Statements for single-user mode: one a line.
-fn roles(settings: &Settings) -> String {
-    let role = |user: &Credentials, what: &str| {
-        // A verifier, so that the password itself never reaches the server's log or memory.
-        let verifier = literal(&scram_sha_256(user.password.reveal().as_bytes()));
-        let name = identifier(&user.username);
-        format!("CREATE ROLE {name} LOGIN {what} PASSWORD {verifier};\n")
-    };
-    let mut sql = String::new();
-    let (replication, rewind) = (&settings.replication, &settings.rewind);
-    if replication.username != settings.superuser.username {
-        sql += &role(replication, "REPLICATION");
-    }
-    let same = [&settings.superuser, replication].map(|user| user.username == rewind.username);
-    if !same[0] && !same[1] {
-        sql += &role(rewind, "");
-    }
-    if !same[0] {
-        let name = identifier(&rewind.username);
-        for function in REWIND_FUNCTIONS {
-            sql += &format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {name};\n");
-        }
-        if settings.bin.major >= 15 {
-            // So that it needn't wait for the checkpoint after a promotion.
-            sql += &format!("GRANT pg_checkpoint TO {name};\n");
-        }
-    }
-    sql
-}
-
 async fn initdb(
     settings: &Settings,
     data_dir: &Path,
     password: &Path,
     locale: &str,
+    options: &[String],
 ) -> Result<Output, PgError> {
     let tool = Tool::new(settings, "initdb").arg("-D").arg(data_dir);
-    let tool = ["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums"]
-        .into_iter()
-        .fold(tool, Tool::arg)
+    tool.args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums"])
         .arg(format!("--locale={locale}"))
         .args(["-E", "UTF8", "-U"])
-        .arg(&settings.superuser.username);
-    tool.arg("--pwfile").arg(password).run(|_| ()).await
+        .arg(&settings.superuser.username)
+        // Of two that contradict each other the later one counts.
+        .args(options)
+        .arg("--pwfile")
+        .arg(password)
+        .run(|_| ())
+        .await
 }
 
-/// Refuses to touch a directory that holds anything, and clears what an interrupted run left.
-fn make_room(settings: &Settings, new: &Path) -> Result<(), PgError> {
+/// Refuses to touch a directory that holds anything but what an interrupted run left, and moves
+/// that out of the way.
+fn make_room(settings: &Settings) -> Result<(), PgError> {
+    move_failed(settings)?;
     let data = &settings.data_dir;
     if !files::is_empty(data)? {
         let words = format!("{} isn't empty: nothing is ever made over it", data.display());
         return Err(PgError::failed(PgFailureKind::ToolFailed, words));
     }
-    if new.exists() {
-        fs::remove_dir_all(new).map_err(PgError::io("removing", new))?;
-    }
     Ok(())
 }
 
-/// The superuser's password in a file that only we can read, for as long as initdb runs.
-struct Passfile(PathBuf);
+/// What a bootstrap that failed has left goes to `<data_dir>.failed`, for people to look at; one
+/// place is kept for that, because nothing in it was ever part of a cluster.
+fn move_failed(settings: &Settings) -> Result<(), PgError> {
+    let (data, mark) = (&settings.data_dir, settings.building_mark());
+    let new = beside(data, ".new");
+    let marked = mark.exists() && !files::is_empty(data)?;
+    for left in [marked.then_some(data), Some(&new).filter(|new| new.exists())] {
+        let Some(left) = left else { continue };
+        let failed = beside(data, ".failed");
+        if failed.exists() {
+            fs::remove_dir_all(&failed).map_err(PgError::io("removing", &failed))?;
+        }
+        rename_durable(left, &failed)?;
+        tracing::warn!("what the failed bootstrap made is in {}", failed.display());
+    }
+    remove_durable(&mark)
+}
 
-impl Passfile {
-    fn write(settings: &Settings) -> Result<Self, PgError> {
-        let path = settings.run_dir.join("initdb.password");
-        write_durable(&path, settings.superuser.password.reveal().as_bytes())?;
+/// The superuser's password in a file that only we can read, for as long as somebody reads it.
+struct PasswordFile(PathBuf);
+
+impl PasswordFile {
+    fn write(
+        settings: &Settings,
+        name: &str,
+        text: impl FnOnce(&str) -> String,
+    ) -> Result<Self, PgError> {
+        let path = settings.run_dir.join(name);
+        write_durable(&path, text(settings.superuser.password.reveal()).as_bytes())?;
         Ok(Self(path))
     }
 }
 
-impl Drop for Passfile {
+impl Drop for PasswordFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }

@@ -4,8 +4,11 @@
 mod clone;
 mod follow;
 mod init;
+mod private;
 mod promote;
 mod rewind;
+mod roles;
+mod room;
 mod set_names;
 mod slots;
 mod start;
@@ -46,7 +49,7 @@ impl Core {
             // It waits for no turn: Server::execute.
             PgOp::Kill => Ok(()),
             PgOp::Rewind { source } => self.rewind(source).await,
-            PgOp::Clone { source } => self.copy_from(source).await,
+            PgOp::Clone { source } => self.copy_from(Some(source)).await,
             PgOp::SetNames { names } => self.set_names(names).await,
             PgOp::EnsureSlots { nodes } => self.ensure_slots(nodes).await,
         }

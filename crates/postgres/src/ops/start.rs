@@ -1,6 +1,7 @@
 //! Starting through the guard, as primary or replica, and waiting until it takes connections.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use pgherd_core::NodeName;
 use pgherd_core::postgres::{PgFailureKind, SyncNames};
 use pgherd_guard::GuardSpec;
+use rustix::process::Pid;
 
 use super::POLL;
 use crate::conf::Shape;
@@ -20,7 +22,7 @@ use crate::tool::postmaster_environment;
 use crate::{PgError, files};
 
 /// Between two looks at what the startup process shows.
-const PROGRESS: Duration = Duration::from_millis(500);
+pub(super) const PROGRESS: Duration = Duration::from_millis(500);
 
 impl Core {
     /// A list that isn't empty begins as the impossible one: only after a commit has been seen
@@ -106,14 +108,15 @@ impl Core {
             if !life.is_running() {
                 return Err(self.start_failed(log_from));
             }
-            if self.says_ready(life)
+            if let Some(pid) = life.guard.postmaster_pid()
+                && says_ready(&self.settings.data_dir, pid)
                 && let Ok(sql) = self.sql().await
             {
                 life.accepted.store(true, Ordering::SeqCst);
                 return Ok(sql);
             }
             if looked.elapsed() > PROGRESS {
-                let now = progress_of(life);
+                let now = life.guard.postmaster_pid().map(progress_of).unwrap_or_default();
                 looked = Instant::now();
                 if now != seen {
                     (seen, moved) = (now, Instant::now());
@@ -127,18 +130,8 @@ impl Core {
         }
     }
 
-    /// Line 8 of postmaster.pid (PostgreSQL source, pidfile.h), when line 1 is this postmaster.
-    fn says_ready(&self, life: &Life) -> bool {
-        let path = self.settings.data_dir.join("postmaster.pid");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let mut lines = text.lines();
-        let pid = life.guard.postmaster_pid().map(|pid| pid.as_raw_nonzero().to_string());
-        lines.next().map(str::to_owned) == pid
-            && lines.nth(6).is_some_and(|line| line.starts_with("ready"))
-    }
-
     /// Why it ended, in its own words.
-    fn start_failed(&self, log_from: u64) -> PgError {
+    pub(super) fn start_failed(&self, log_from: u64) -> PgError {
         let log = std::fs::read(&self.settings.log_file).unwrap_or_default();
         let from = usize::try_from(log_from).unwrap_or(0).min(log.len());
         let text = String::from_utf8_lossy(&log[from..]);
@@ -150,9 +143,16 @@ impl Core {
     }
 }
 
+/// Line 8 of postmaster.pid (PostgreSQL source, pidfile.h), when line 1 is this postmaster.
+pub(super) fn says_ready(data_dir: &Path, postmaster: Pid) -> bool {
+    let text = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    let mut lines = text.lines();
+    let pid = postmaster.as_raw_nonzero().to_string();
+    lines.next() == Some(&pid) && lines.nth(6).is_some_and(|line| line.starts_with("ready"))
+}
+
 /// What the startup process shows while it recovers: its title names the segment it reads.
-fn progress_of(life: &Life) -> String {
-    let Some(pid) = life.guard.postmaster_pid() else { return String::new() };
+pub(super) fn progress_of(pid: Pid) -> String {
     titles_of_children(pid.as_raw_nonzero().get(), false)
         .into_iter()
         .map(|(_, title)| title)

@@ -4,6 +4,7 @@
 
 mod basics;
 mod killing;
+mod lifecycle;
 mod node;
 mod replication;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     basics::add(&mut trials);
     replication::add(&mut trials);
     killing::add(&mut trials);
+    lifecycle::add(&mut trials);
     libtest_mimic::run(&args, trials).exit_code()
 }
 

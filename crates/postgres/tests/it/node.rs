@@ -12,7 +12,9 @@ use pgherd_core::postgres::{
 };
 use pgherd_core::{NodeName, Term, Time};
 use pgherd_guard::{Guard, NEVER, boottime_micros, living_in, sweep};
-use pgherd_postgres::{Address, Credentials, Found, Peers, Secret, Server, Settings, discover};
+use pgherd_postgres::{
+    Address, Credentials, Found, Lifecycle, Peers, Secret, Server, Settings, discover,
+};
 use tokio_postgres::{Client, NoTls};
 
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -34,6 +36,11 @@ pub(crate) struct Node {
 impl Herd {
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), addresses: Arc::default() }
+    }
+
+    /// A place for a test's own files.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     pub(crate) fn settings(&self, name: &str) -> Settings {
@@ -66,6 +73,7 @@ impl Herd {
             parameters: parameters.map(|(name, value)| (name.into(), value.into())).into(),
             hba: None,
             hba_networks: vec!["10.0.0.0/8".into()],
+            lifecycle: Lifecycle::default(),
             guard_exe: "/proc/self/exe".into(),
             stop_bound: Duration::from_secs(20),
             start_bound: Duration::from_secs(30),

@@ -1,0 +1,197 @@
+//! The user's commands on real servers: bootstrap methods, recovery to a point in time, the script
+//! after the bootstrap.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use pgherd_core::Timeline;
+use pgherd_core::postgres::{PgOp, PgOpFailure, PgOpResult, PgState};
+use pgherd_postgres::{Arguments, Bootstrap, CustomBootstrap, Script, Settings};
+
+use crate::node::{Herd, Node, list};
+use crate::trial;
+
+pub(crate) fn add(trials: &mut Vec<Trial>) {
+    trial(trials, "initdb_options_and_the_script_after_it", initdb_options);
+    trial(trials, "a_failed_bootstrap_is_moved_away", failed_bootstrap);
+    trial(trials, "a_cluster_from_a_backup_at_a_point_in_time", point_in_time);
+}
+
+/// A shell script in the herd's directory, as a command.
+fn script(herd: &Herd, name: &str, text: &str) -> Script {
+    let path = herd.path(name);
+    std::fs::write(&path, format!("set -eu\n{text}\n")).unwrap();
+    Script::parse(&format!("/bin/sh {}", path.display())).unwrap()
+}
+
+fn psql(settings: &Settings) -> String {
+    settings.bin.program("psql").display().to_string()
+}
+
+pub(crate) async fn failure(node: &Node, op: PgOp) -> PgOpFailure {
+    match node.execute(op).await {
+        PgOpResult::Failed(failure) => failure,
+        result @ (PgOpResult::Done | PgOpResult::Cancelled) => panic!("{result:?}"),
+    }
+}
+
+async fn start(node: &Node) {
+    node.arm_for_ever();
+    node.done(PgOp::StartPrimary { names: list(&[]) }).await;
+}
+
+async fn initdb_options() {
+    let herd = Herd::new();
+    let mut settings = herd.settings("n1");
+    let said = herd.path("said");
+    let text = format!(
+        "echo \"$# $1 $PGOPTIONS\" > {said}; {psql} -qw \"$1\" -c 'CREATE DATABASE app'",
+        said = said.display(),
+        psql = psql(&settings),
+    );
+    settings.lifecycle.bootstrap = Bootstrap::Initdb(vec!["--wal-segsize=4".into()]);
+    settings.lifecycle.post_bootstrap = Some(script(&herd, "post.sh", &text));
+    let node = herd.open(settings).await;
+    node.done(PgOp::Init).await;
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(said.starts_with("1 host="), "{said}");
+    assert!(said.contains("dbname=postgres -c synchronous_commit=local"), "{said}");
+    assert!(!said.contains("se'cr"), "{said}");
+    // What the script was given is gone, and nothing of the private server lives.
+    assert!(!node.settings.run_dir.join("bootstrap.pgpass").exists());
+    assert!(node.living().is_empty());
+    start(&node).await;
+    assert_eq!(node.sql("SHOW wal_segment_size").await, "4MB");
+    assert_eq!(node.sql("SELECT count(*) FROM pg_database WHERE datname = 'app'").await, "1");
+    let roles = "SELECT string_agg(rolname, ' ' ORDER BY 1) FROM pg_roles WHERE rolcanlogin";
+    assert_eq!(node.sql(roles).await, "postgres replicator rewinder");
+    let may =
+        "SELECT has_function_privilege('rewinder', 'pg_ls_dir(text, boolean, boolean)', 'EXECUTE')";
+    assert_eq!(node.sql(may).await, "t");
+}
+
+async fn failed_bootstrap() {
+    let herd = Herd::new();
+    let mut settings = herd.settings("n1");
+    settings.lifecycle.post_bootstrap = Some(script(&herd, "post.sh", "exit 3"));
+    let node = herd.open(settings.clone()).await;
+    let failed = failure(&node, PgOp::Init).await;
+    assert!(failed.detail.contains("post_bootstrap") && failed.detail.contains('3'), "{failed:?}");
+    assert_eq!(node.state().await, PgState::Absent);
+    let aside = settings.data_dir.with_extension("failed");
+    assert!(aside.join("PG_VERSION").exists());
+    assert!(node.living().is_empty());
+
+    // A command that leaves nothing, then one that leaves something: only that is kept.
+    let mut method = custom(&herd, "echo hello; mkdir -p \"${2#--datadir=}\"", &[]);
+    let settings = node.agent_ends().await;
+    let node = with_method(&herd, &settings, &method).await;
+    let failed = failure(&node, PgOp::Init).await;
+    assert!(failed.detail.contains("left no data directory"), "{failed:?}");
+    assert!(aside.join("PG_VERSION").exists());
+    method = custom(&herd, "touch \"${2#--datadir=}/half\"; exit 1", &[]);
+    let settings = node.agent_ends().await;
+    let node = with_method(&herd, &settings, &method).await;
+    failure(&node, PgOp::Init).await;
+    assert!(aside.join("half").exists());
+    assert_eq!(node.state().await, PgState::Absent);
+}
+
+fn custom(herd: &Herd, text: &str, recovery_conf: &[(&str, &str)]) -> CustomBootstrap {
+    let text = format!("mkdir -p \"${{2#--datadir=}}\"\n{text}");
+    let recovery_conf = recovery_conf.iter().map(|&(name, value)| (name.into(), value.into()));
+    CustomBootstrap {
+        name: "restore".into(),
+        command: Arguments {
+            script: script(herd, "restore.sh", &text),
+            no_params: false,
+            extras: vec![("stanza".into(), "main".into())],
+        },
+        keep_existing_recovery_conf: false,
+        recovery_conf: recovery_conf.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+async fn with_method(herd: &Herd, settings: &Settings, method: &CustomBootstrap) -> Node {
+    let mut settings = settings.clone();
+    settings.lifecycle = pgherd_postgres::Lifecycle {
+        bootstrap: Bootstrap::Custom(method.clone()),
+        ..Default::default()
+    };
+    herd.open(settings).await
+}
+
+/// A primary with an archive; a backup of it, rows before and after a named point.
+async fn backed_up(herd: &Herd) -> (PathBuf, PathBuf) {
+    let (archive, backup) = (herd.path("archive"), herd.path("backup"));
+    std::fs::create_dir(&archive).unwrap();
+    let mut settings = herd.settings("n1");
+    let copy = format!("cp %p {}/%f", archive.display());
+    settings.parameters.insert("archive_mode".into(), "on".into());
+    settings.parameters.insert("archive_command".into(), copy);
+    let node = herd.open(settings).await;
+    node.done(PgOp::Init).await;
+    start(&node).await;
+    node.sql("CREATE TABLE t (i int)").await;
+    let base = Command::new(node.settings.bin.program("pg_basebackup"))
+        .args(["-X", "none", "-c", "fast", "-h", "127.0.0.1", "-U", "replicator", "-p"])
+        .arg(node.settings.port.to_string())
+        .arg("-D")
+        .arg(&backup)
+        .env("PGPASSWORD", crate::node::PASSWORD)
+        .status();
+    assert!(base.unwrap().success());
+    node.sql("INSERT INTO t VALUES (1)").await;
+    node.sql("SELECT pg_create_restore_point('before the accident')").await;
+    node.sql("DELETE FROM t").await;
+    let last = node.sql("SELECT pg_walfile_name(pg_switch_wal())").await;
+    node.until("archived", async || archive.join(&last).exists()).await;
+    (archive, backup)
+}
+
+fn restore_command(archive: &Path) -> String {
+    format!("cp {}/%f %p", archive.display())
+}
+
+async fn point_in_time() {
+    let herd = Herd::new();
+    let (archive, backup) = backed_up(&herd).await;
+    let fetch = restore_command(&archive);
+    let copy = format!(
+        "echo \"$@\" > {}; cp -a {}/. \"${{2#--datadir=}}\"",
+        herd.path("arguments").display(),
+        backup.display()
+    );
+    let target = ("recovery_target_name", "before the accident");
+    let method = custom(&herd, &copy, &[("restore_command", &fetch), target]);
+    let node = with_method(&herd, &herd.settings("n2"), &method).await;
+    node.done(PgOp::Init).await;
+    let said = std::fs::read_to_string(herd.path("arguments")).unwrap();
+    let data = node.settings.data_dir.display();
+    assert_eq!(said.trim(), format!("--scope=it's a: test --datadir={data} --stanza=main"));
+    start(&node).await;
+    assert_eq!(node.running().await.timeline, Timeline(2));
+    assert_eq!(node.sql("SELECT string_agg(i::text, ' ') FROM t").await, "1");
+
+    // A target that the archive doesn't have is named, and the data is kept for a look.
+    let mut bad = method.clone();
+    bad.recovery_conf.insert(target.0.into(), "nowhere".into());
+    let node = with_method(&herd, &herd.settings("n3"), &bad).await;
+    let failed = failure(&node, PgOp::Init).await;
+    assert!(failed.detail.contains("recovery target"), "{failed:?}");
+    assert!(node.settings.data_dir.with_extension("failed").join("PG_VERSION").exists());
+
+    // The tool has configured the recovery itself.
+    let own = format!(
+        "{copy}\ncd \"${{2#--datadir=}}\"; touch recovery.signal; \
+         echo \"restore_command = '{fetch}'\" >> postgresql.auto.conf"
+    );
+    let mut method = custom(&herd, &own, &[]);
+    method.keep_existing_recovery_conf = true;
+    let node = with_method(&herd, &herd.settings("n4"), &method).await;
+    node.done(PgOp::Init).await;
+    start(&node).await;
+    assert_eq!(node.sql("SELECT count(*) FROM t").await, "0");
+}
