@@ -174,6 +174,7 @@ fn postgres_settings(settings: &Settings, bin: Binaries) -> pgherd_postgres::Set
         parameters: settings.parameters.clone(),
         hba: (!settings.hba_lines.is_empty()).then(|| settings.hba_lines.clone()),
         hba_networks: settings.hba_networks.clone(),
+        lifecycle: settings.lifecycle.clone(),
         guard_exe: "/proc/self/exe".into(),
         stop_bound: STOP_BOUND,
         start_bound: settings.founding_policy.primary_start_timeout.to_std(),

@@ -7,6 +7,7 @@
 
 pub mod dynamic;
 pub mod guc;
+pub mod lifecycle;
 mod local;
 pub mod node;
 mod origin;
@@ -21,6 +22,7 @@ pub mod store;
 mod tests;
 pub mod yaml;
 
+pub use lifecycle::Lifecycle;
 pub use local::Local;
 pub use origin::Origin;
 pub use postgres::{PostgresSettings, Role, effective};

@@ -11,6 +11,7 @@ use crate::store::store_address;
 use pgherd_core::{Duration, Policy, SynchronousMode};
 use serde_json::{Map, Value as Json};
 
+use crate::lifecycle::{self, Bootstrap, Hooks, Lifecycle};
 use crate::local::Local;
 use crate::parse::{self, HostPort};
 use crate::problem::{Problem, Severity};
@@ -62,17 +63,11 @@ const UNUSED_POSTGRES: &[&str] = &[
     "custom_conf",
     "use_unix_socket",
     "use_unix_socket_repl",
-    "callbacks",
-    "create_replica_methods",
-    "create_replica_method",
-    "basebackup",
     "pg_ctl_timeout",
     "use_pg_rewind",
     "rewind",
     "remove_data_directory_on_rewind_failure",
     "remove_data_directory_on_diverged_timelines",
-    "pre_promote",
-    "before_stop",
     "krbsrvname",
     "config_base_name",
     "use_slots",
@@ -152,7 +147,11 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let (cluster, name, rest, postgres) = (cluster?, name?, rest?, postgres?);
     let beside = |data: &std::path::Path| data.with_file_name(format!("{name}.pgherd"));
     let may_found = founding.is_some();
-    let (founding_policy, founding_config) = founding.unwrap_or_default();
+    let Founding { policy, config, bootstrap } = founding.unwrap_or_default();
+    let mut hba_lines = postgres.pg_hba;
+    if hba_lines.is_empty() {
+        hba_lines.clone_from(&bootstrap.hba);
+    }
     Some(Settings {
         local: Local::default(),
         scope: cluster.scope,
@@ -173,9 +172,10 @@ fn read(root: &Section<'_>) -> Option<Settings> {
         peer_secret: ours.peer_secret,
         parameters: postgres.parameters,
         hba_networks: ours.hba_networks,
-        hba_lines: postgres.pg_hba,
-        founding_policy,
-        founding_config,
+        hba_lines,
+        founding_policy: policy,
+        founding_config: config,
+        lifecycle: Lifecycle { bootstrap, hooks: postgres.hooks },
         may_found,
         nofailover,
         tags,
@@ -247,9 +247,17 @@ pub(crate) fn login(section: &Section<'_>, default_name: Option<&str>) -> Option
     Some(Login { username: username?, password: Secret::new(password?) })
 }
 
-/// `bootstrap.dcs`: what decisions read, and the rest as it stands. Without the section this node
-/// never founds a cluster.
-fn founding(root: &Section<'_>) -> Option<(Policy, Map<String, Json>)> {
+/// `bootstrap`.
+#[derive(Default)]
+struct Founding {
+    policy: Policy,
+    config: Map<String, Json>,
+    bootstrap: Bootstrap,
+}
+
+/// `bootstrap.dcs`, what decisions read, and the rest as it stands; and the other keys. Without the
+/// section this node never founds a cluster.
+fn founding(root: &Section<'_>) -> Option<Founding> {
     if !root.has("bootstrap") {
         root.take("bootstrap");
         return None;
@@ -257,9 +265,10 @@ fn founding(root: &Section<'_>) -> Option<(Policy, Map<String, Json>)> {
     let bootstrap = root.section("bootstrap");
     let dcs = bootstrap.section("dcs");
     let policy = policy(&dcs);
-    let rest = dcs.entries().map(|e| (e.key.clone(), e.node.to_json())).collect();
-    bootstrap.finish(&["method", "initdb", "pg_hba", "post_bootstrap", "post_init", "users"]);
-    Some((policy, rest))
+    let config = dcs.entries().map(|e| (e.key.clone(), e.node.to_json())).collect();
+    let read = lifecycle::bootstrap(&bootstrap);
+    bootstrap.finish(&["users"]);
+    Some(Founding { policy, config, bootstrap: read })
 }
 
 fn policy(dcs: &Section<'_>) -> Policy {
@@ -300,6 +309,7 @@ struct Postgres {
     rewind: Login,
     parameters: BTreeMap<String, String>,
     pg_hba: Vec<String>,
+    hooks: Hooks,
 }
 
 fn postgres(root: &Section<'_>) -> Option<Postgres> {
@@ -319,6 +329,7 @@ fn postgres(root: &Section<'_>) -> Option<Postgres> {
     authentication.finish(&["rewind"]);
     let parameters = parameters(&section);
     let pg_hba = section.list("pg_hba").unwrap_or_default();
+    let hooks = lifecycle::hooks(&section);
     section.finish(UNUSED_POSTGRES);
     Some(Postgres {
         listen: listen?,
@@ -330,6 +341,7 @@ fn postgres(root: &Section<'_>) -> Option<Postgres> {
         rewind: rewind?,
         parameters,
         pg_hba,
+        hooks,
     })
 }
 

@@ -54,6 +54,13 @@ impl<'a> Section<'a> {
         Self::of(self.take(key), self.place(key), self.problems)
     }
 
+    /// The section under a name that the settings themselves gave; `None` when there is none.
+    pub fn named(&self, name: &str) -> Option<Self> {
+        let (entry, used) = self.entries.iter().find(|(e, _)| e.key == name)?;
+        used.set(true);
+        Some(Self::of(Some(&entry.node), self.place(name), self.problems))
+    }
+
     /// Whether the section has the key at all.
     pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(e, _)| e.key == key)

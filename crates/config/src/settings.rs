@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::lifecycle::Lifecycle;
 use crate::local::Local;
 use crate::secret::Secret;
 use pgherd_core::{NodeName, Policy};
@@ -62,6 +63,8 @@ pub struct Settings {
     pub founding_config: Map<String, Value>,
     /// This node may make the first data directory.
     pub may_found: bool,
+    /// The user's methods and hooks, as this node's file has them.
+    pub lifecycle: Lifecycle,
     /// May never lead.
     pub nofailover: bool,
     /// The other tags, in the order in which they were written.

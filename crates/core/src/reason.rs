@@ -57,6 +57,8 @@ pub enum Reason {
     Busy,
     /// The `initialize` key is absent and this node has no data.
     Founding,
+    /// The first data directory could not be made; tried again later.
+    FoundingFailed,
     /// Another node makes the first data directory.
     WaitingForFounder,
     /// The data directory belongs to another cluster.
@@ -255,6 +257,9 @@ impl Reason {
             Self::WaitingForFacts => "PostgreSQL has not been looked at yet",
             Self::Busy => "an operation on PostgreSQL runs",
             Self::Founding => "there is no cluster yet; making the first data directory",
+            Self::FoundingFailed => {
+                "the first data directory could not be made (the log says why); trying again later"
+            }
             Self::WaitingForFounder => "another node makes the first data directory",
             Self::ForeignData => {
                 "the data directory belongs to another cluster; move it away or correct the scope"

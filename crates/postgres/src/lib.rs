@@ -15,7 +15,6 @@ mod error;
 mod facts;
 mod files;
 mod life;
-mod lifecycle;
 mod names;
 mod ops;
 mod script;
@@ -28,11 +27,8 @@ pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, discover};
 pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
-pub use lifecycle::{
-    Arguments, Bootstrap, CustomBootstrap, CustomReplica, Lifecycle, ReplicaMethod,
-};
 pub use names::{parse as parse_names, render as render_names};
-pub use script::{Script, ScriptError};
+pub use script::run_command;
 pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings};
 

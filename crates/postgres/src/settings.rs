@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgherd_config::Lifecycle;
 use pgherd_core::NodeName;
 
 use crate::discover::Binaries;
-use crate::lifecycle::Lifecycle;
 
 /// Everything about one PostgreSQL that doesn't change while the agent runs.
 #[derive(Clone, Debug)]

@@ -22,6 +22,12 @@ impl Node {
         if !usable || !self.config.may_found {
             return Reason::WaitingForFounder;
         }
+        if self.op.is_some() {
+            return self.founding();
+        }
+        if self.backoff.failures > 0 && self.now < self.backoff.until {
+            return self.founding_failed();
+        }
         if self.in_flight(Purpose::ReserveBootstrap) > 0
             || self.deciding()
             || self.lease_id().is_none()
@@ -45,12 +51,18 @@ impl Node {
     }
 
     fn make_data(&mut self) {
-        if self.backoff.failures >= 3 {
-            self.abandon_bootstrap();
-            self.backoff.failures = 0;
-            return;
-        }
         self.start_op(PgOp::Init);
+    }
+
+    /// Another node may have more luck meanwhile.
+    fn founding_failed(&mut self) -> Reason {
+        let mine = self.view.initialize.as_ref().is_some_and(|key| {
+            key.value == Initialize::Bootstrapping && key.lease == self.lease_id()
+        });
+        if mine && self.in_flight(Purpose::AbandonBootstrap) == 0 && !self.view_lags() {
+            self.abandon_bootstrap();
+        }
+        Reason::FoundingFailed
     }
 
     fn founding(&self) -> Reason {

@@ -375,7 +375,9 @@ impl Node {
             PgOpResult::Failed(failure) => failure,
         };
         self.backoff.failures += 1;
-        let wait = Duration::millis(250 << self.backoff.failures.min(5));
+        // What makes a first data directory, a restored backup for one, is costly to repeat.
+        let least = if *op == PgOp::Init { 2_000 } else { 250 };
+        let wait = Duration::millis(least << self.backoff.failures.min(5));
         self.backoff.until = self.now + wait;
         match op {
             PgOp::StartPrimary { .. } | PgOp::Promote { .. } => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use pgherd_config::lifecycle::{CustomReplica, ReplicaMethod};
 use pgherd_core::NodeName;
 use pgherd_core::postgres::PgFailureKind;
 
@@ -13,7 +14,7 @@ use super::{QUICK, room};
 use crate::conf::conninfo;
 use crate::durable::beside;
 use crate::facts::blocking;
-use crate::lifecycle::{CustomReplica, ReplicaMethod};
+use crate::script::run_command;
 use crate::server::{Core, Progress};
 use crate::settings::Address;
 use crate::sql::{Sql, literal};
@@ -31,7 +32,7 @@ impl Core {
     ) -> Result<(), PgError> {
         self.nothing_lives().await?;
         let at = source.map(|source| self.address(source)).transpose()?;
-        let configured = &self.settings.lifecycle.create_replica;
+        let configured = &self.settings.lifecycle.hooks.create_replica;
         let methods = if configured.is_empty() {
             &[ReplicaMethod::BaseBackup]
         } else {
@@ -102,7 +103,7 @@ impl Core {
         let settings = &self.settings;
         let tool = Tool::new(settings, "pg_basebackup")
             .args(["-X", "stream", "--checkpoint=fast", "--progress", "--no-password"])
-            .args(&settings.lifecycle.basebackup)
+            .args(&settings.lifecycle.hooks.basebackup)
             .arg("-D")
             .arg(copy)
             .arg("-d")
@@ -176,13 +177,13 @@ impl Core {
         blocking(move || room::begin_in_place(&core.settings, keep, needed)).await??;
         let what = format!("replica method {}", method.name);
         let connstring = at.map(|at| format!("{} dbname=postgres", self.connstring(at)));
-        let args = method.command.for_replica(
+        let args = method.run.for_replica(
             &settings.cluster_name,
             &settings.data_dir,
-            connstring.as_deref(),
+            connstring.as_deref().unwrap_or_default(),
         );
         let env = [("PGPASSFILE", settings.passfile().into_os_string())];
-        let mut ran = method.command.script.run(&what, args, &env, None).await;
+        let mut ran = run_command(&method.run.command, &what, args, &env, None).await;
         if ran.is_ok()
             && let Err(error) = read_control(&settings.data_dir)
         {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgherd_config::lifecycle::{Command, CustomBootstrap, FirstData};
 use pgherd_core::postgres::PgFailureKind;
 
 use super::QUICK;
@@ -14,8 +15,7 @@ use super::roles;
 use crate::conf::value;
 use crate::durable::{beside, remove_durable, rename_durable, write_durable};
 use crate::facts::blocking;
-use crate::lifecycle::{Bootstrap, CustomBootstrap};
-use crate::script::Script;
+use crate::script::run_command;
 use crate::server::Core;
 use crate::settings::Settings;
 use crate::sql::Sql;
@@ -30,9 +30,9 @@ impl Core {
         self.nothing_lives().await?;
         let core = Arc::clone(self);
         blocking(move || make_room(&core.settings)).await??;
-        let made = match &self.settings.lifecycle.bootstrap {
-            Bootstrap::Initdb(options) => self.init_by_initdb(options).await,
-            Bootstrap::Custom(method) => self.init_by_command(method).await,
+        let made = match &self.settings.lifecycle.bootstrap.method {
+            FirstData::Initdb(options) => self.init_by_initdb(options).await,
+            FirstData::Custom(method) => self.init_by_command(method).await,
         };
         if let Err(error) = &made {
             tracing::error!("the first data directory could not be made: {error}");
@@ -58,7 +58,7 @@ impl Core {
         if !output.success {
             return Err(output.failure("initdb", PgFailureKind::ToolFailed));
         }
-        if settings.lifecycle.post_bootstrap.is_some() {
+        if settings.lifecycle.bootstrap.post.is_some() {
             self.finish_privately(&new, Recovery::AsItStands).await?;
         } else {
             self.make_roles(&new).await?;
@@ -83,8 +83,8 @@ impl Core {
         })
         .await??;
         let what = format!("bootstrap method {}", method.name);
-        let args = method.command.for_bootstrap(&settings.cluster_name, &settings.data_dir);
-        method.command.script.run(&what, args, &[], None).await?;
+        let args = method.run.for_bootstrap(&settings.cluster_name, &settings.data_dir);
+        run_command(&method.run.command, &what, args, &[], None).await?;
         read_control(&settings.data_dir).map_err(|error| {
             let words = format!("{what} ended well but left no data directory: {error}");
             PgError::failed(PgFailureKind::ToolFailed, words)
@@ -117,7 +117,7 @@ impl Core {
         })?;
         let settings = &self.settings;
         sql.rows("the superuser's password", &roles::superuser(settings), ROLES).await?;
-        if let Some(script) = &settings.lifecycle.post_bootstrap {
+        if let Some(script) = &settings.lifecycle.bootstrap.post {
             self.post_bootstrap(script).await?;
         }
         sql.rows("creating roles", &roles::others(settings), ROLES).await?;
@@ -125,7 +125,7 @@ impl Core {
         server.stop().await
     }
 
-    async fn post_bootstrap(&self, script: &Script) -> Result<(), PgError> {
+    async fn post_bootstrap(&self, script: &Command) -> Result<(), PgError> {
         let settings = &self.settings;
         let user = &settings.superuser.username;
         let passfile = PasswordFile::write(settings, "bootstrap.pgpass", |password| {
@@ -141,7 +141,7 @@ impl Core {
             ("PGPASSFILE", passfile.0.clone().into_os_string()),
             ("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0".into()),
         ];
-        script.run("post_bootstrap", [dsn], &env, None).await
+        run_command(script, "post_bootstrap", [dsn], &env, None).await
     }
 
     /// Single-user mode: nobody else can be connected, and secrets go through standard input.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use libtest_mimic::Trial;
+use pgherd_config::Lifecycle;
+use pgherd_config::lifecycle::{Bootstrap, Command, CustomBootstrap, FirstData, Method};
 use pgherd_core::Timeline;
 use pgherd_core::postgres::{PgOp, PgOpFailure, PgOpResult, PgState};
-use pgherd_postgres::{Arguments, Bootstrap, CustomBootstrap, Script, Settings};
+use pgherd_postgres::Settings;
 
 use crate::node::{Herd, Node, list};
 use crate::trial;
@@ -20,10 +21,10 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
 }
 
 /// A shell script in the herd's directory, as a command.
-fn script(herd: &Herd, name: &str, text: &str) -> Script {
+fn script(herd: &Herd, name: &str, text: &str) -> Command {
     let path = herd.path(name);
     std::fs::write(&path, format!("set -eu\n{text}\n")).unwrap();
-    Script::parse(&format!("/bin/sh {}", path.display())).unwrap()
+    Command::parse(&format!("/bin/sh {}", path.display())).unwrap()
 }
 
 fn psql(settings: &Settings) -> String {
@@ -51,8 +52,8 @@ async fn initdb_options() {
         said = said.display(),
         psql = psql(&settings),
     );
-    settings.lifecycle.bootstrap = Bootstrap::Initdb(vec!["--wal-segsize=4".into()]);
-    settings.lifecycle.post_bootstrap = Some(script(&herd, "post.sh", &text));
+    settings.lifecycle.bootstrap.method = FirstData::Initdb(vec!["--wal-segsize=4".into()]);
+    settings.lifecycle.bootstrap.post = Some(script(&herd, "post.sh", &text));
     let node = herd.open(settings).await;
     node.done(PgOp::Init).await;
     let said = std::fs::read_to_string(said).unwrap();
@@ -75,7 +76,7 @@ async fn initdb_options() {
 async fn failed_bootstrap() {
     let herd = Herd::new();
     let mut settings = herd.settings("n1");
-    settings.lifecycle.post_bootstrap = Some(script(&herd, "post.sh", "exit 3"));
+    settings.lifecycle.bootstrap.post = Some(script(&herd, "post.sh", "exit 3"));
     let node = herd.open(settings.clone()).await;
     let failed = failure(&node, PgOp::Init).await;
     assert!(failed.detail.contains("post_bootstrap") && failed.detail.contains('3'), "{failed:?}");
@@ -104,8 +105,8 @@ fn custom(herd: &Herd, text: &str, recovery_conf: &[(&str, &str)]) -> CustomBoot
     let recovery_conf = recovery_conf.iter().map(|&(name, value)| (name.into(), value.into()));
     CustomBootstrap {
         name: "restore".into(),
-        command: Arguments {
-            script: script(herd, "restore.sh", &text),
+        run: Method {
+            command: script(herd, "restore.sh", &text),
             no_params: false,
             extras: vec![("stanza".into(), "main".into())],
         },
@@ -116,9 +117,10 @@ fn custom(herd: &Herd, text: &str, recovery_conf: &[(&str, &str)]) -> CustomBoot
 
 async fn with_method(herd: &Herd, settings: &Settings, method: &CustomBootstrap) -> Node {
     let mut settings = settings.clone();
-    settings.lifecycle = pgherd_postgres::Lifecycle {
-        bootstrap: Bootstrap::Custom(method.clone()),
-        ..Default::default()
+    let method = FirstData::Custom(method.clone());
+    settings.lifecycle = Lifecycle {
+        bootstrap: Bootstrap { method, ..Bootstrap::default() },
+        ..Lifecycle::default()
     };
     herd.open(settings).await
 }
@@ -128,14 +130,15 @@ async fn backed_up(herd: &Herd) -> (PathBuf, PathBuf) {
     let (archive, backup) = (herd.path("archive"), herd.path("backup"));
     std::fs::create_dir(&archive).unwrap();
     let mut settings = herd.settings("n1");
-    let copy = format!("cp %p {}/%f", archive.display());
+    // Whole at once: the file is waited for.
+    let copy = format!("cp %p {0}/new && mv {0}/new {0}/%f", archive.display());
     settings.parameters.insert("archive_mode".into(), "on".into());
     settings.parameters.insert("archive_command".into(), copy);
     let node = herd.open(settings).await;
     node.done(PgOp::Init).await;
     start(&node).await;
     node.sql("CREATE TABLE t (i int)").await;
-    let base = Command::new(node.settings.bin.program("pg_basebackup"))
+    let base = std::process::Command::new(node.settings.bin.program("pg_basebackup"))
         .args(["-X", "none", "-c", "fast", "-h", "127.0.0.1", "-U", "replicator", "-p"])
         .arg(node.settings.port.to_string())
         .arg("-D")

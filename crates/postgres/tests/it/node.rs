@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use pgherd_config::Lifecycle;
 use pgherd_core::postgres::{
     PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SyncNames,
 };
 use pgherd_core::{NodeName, Term, Time};
 use pgherd_guard::{Guard, NEVER, boottime_micros, living_in, sweep};
-use pgherd_postgres::{
-    Address, Credentials, Found, Lifecycle, Peers, Secret, Server, Settings, discover,
-};
+use pgherd_postgres::{Address, Credentials, Found, Peers, Secret, Server, Settings, discover};
 use tokio_postgres::{Client, NoTls};
 
 pub(crate) const SUPERUSER: &str = "postgres";
