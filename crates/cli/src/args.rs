@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Router(FileArgs),
     /// Run the embedded store
     Store(StoreArgs),
+    /// Run a directory of SQL files through the router, once
+    Init(crate::commands::init::InitArgs),
     /// Serve metrics of one PostgreSQL, as postgres_exporter does
     Exporter(crate::commands::exporter::ExporterArgs),
     /// Say which version this is

@@ -105,6 +105,13 @@ impl Server {
         format!("postgresql://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// All that the server has logged.
+    #[allow(dead_code, reason = "not every test that shares this file reads logs")]
+    pub(crate) fn log(&self) -> String {
+        let files = std::fs::read_dir(self.dir.path().join("data/log")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    }
+
     /// A connection of the test's own.
     pub(crate) async fn connect(&self, database: &str) -> tokio_postgres::Client {
         let connected = tokio_postgres::connect(&self.url(database), tokio_postgres::NoTls).await;
