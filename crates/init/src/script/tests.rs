@@ -1,3 +1,5 @@
+//! What psql would see as a statement, and how values get into it.
+
 use proptest::prelude::*;
 
 use super::*;
