@@ -30,6 +30,10 @@ pub mod paths {
     pub const REINITIALIZE: &str = "/reinitialize";
     /// The stream between agents (HTTP Upgrade).
     pub const PEER: &str = "/peer";
+    /// A restart of PostgreSQL.
+    pub const RESTART: &str = "/restart";
+    /// The agent reads its settings again.
+    pub const RELOAD: &str = "/reload";
 }
 
 /// Status of one node (contract 2.6): `GET /patroni` and every health check.

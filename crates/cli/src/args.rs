@@ -1,8 +1,12 @@
 //! The command line: names, defaults and help. Leaves checking and doing to the commands.
 
+mod ctl;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use ctl::*;
 
 /// PostgreSQL as a herd: a few servers that stay one database.
 #[derive(Parser, Debug)]
@@ -24,8 +28,6 @@ pub(crate) enum Command {
     Router(FileArgs),
     /// Run the embedded store
     Store(StoreArgs),
-    /// Run a directory of SQL files through the router, once
-    Init(crate::commands::init::InitArgs),
     /// Serve metrics of one PostgreSQL, as postgres_exporter does
     Exporter(crate::commands::exporter::ExporterArgs),
     /// Say which version this is
@@ -107,219 +109,4 @@ pub(crate) struct StoreArgs {
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct CtlArgs {
-    /// A node's settings file, or one with scope, etcd3 and restapi.authentication
-    #[arg(short, long, value_name = "FILE", env = "PATRONICTL_CONFIG_FILE", global = true)]
-    pub(crate) config_file: Option<PathBuf>,
-    /// The store's address, like etcd3://10.0.0.1:2379/namespace
-    #[arg(short, long = "dcs-url", visible_alias = "dcs", env = "DCS_URL", global = true)]
-    pub(crate) dcs_url: Option<String>,
-    /// The directory of a cluster made by 'pgherd up'
-    #[arg(long, value_name = "DIR", global = true)]
-    pub(crate) dir: Option<PathBuf>,
-    #[command(subcommand)]
-    pub(crate) command: CtlCommand,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum CtlCommand {
-    /// List the members of the cluster
-    List(ListArgs),
-    /// Show the members as a tree of who streams from whom
-    Topology(TopologyArgs),
-    /// Move the leader's role to another member, in order
-    Switchover(SwitchoverArgs),
-    /// Make a named member the leader, also when there is none
-    Failover(FailoverArgs),
-    /// Show the timelines and why each ended
-    History(HistoryArgs),
-    /// Stop managing: nothing is promoted, demoted, started or stopped
-    Pause(PauseArgs),
-    /// Manage again
-    Resume(PauseArgs),
-    /// Show the cluster-wide settings
-    ShowConfig(ClusterArg),
-    /// Change the cluster-wide settings
-    EditConfig(EditConfigArgs),
-    /// Give a replica a new copy of the leader's data
-    Reinit(ReinitArgs),
-    /// Print a connection string
-    Dsn(DsnArgs),
-    /// Say what each member does now, and why
-    Explain(ExplainArgs),
-    /// Say which versions run
-    Version(VersionArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ClusterArg {
-    /// The cluster's name, when the settings don't say it
-    pub(crate) cluster: Option<String>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// Show every column
-    #[arg(short, long)]
-    pub(crate) extended: bool,
-    /// Print the time first
-    #[arg(short, long)]
-    pub(crate) timestamp: bool,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-    pub(crate) format: Format,
-    #[command(flatten)]
-    pub(crate) watch: WatchArgs,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct TopologyArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    #[command(flatten)]
-    pub(crate) watch: WatchArgs,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct WatchArgs {
-    /// Print again each 2 seconds
-    #[arg(short = 'W')]
-    pub(crate) watch_2: bool,
-    /// Print again each so many seconds
-    #[arg(short = 'w', long = "watch", value_name = "SECS")]
-    pub(crate) watch: Option<f64>,
-}
-
-/// Forms of output.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Format {
-    Pretty,
-    Tsv,
-    Json,
-    #[value(alias = "yml")]
-    Yaml,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct SwitchoverArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// The leader to be relieved
-    #[arg(long, visible_alias = "primary", value_name = "MEMBER")]
-    pub(crate) leader: Option<String>,
-    /// Who follows; anyone fit when not given
-    #[arg(long, value_name = "MEMBER")]
-    pub(crate) candidate: Option<String>,
-    /// When; only 'now' yet
-    #[arg(long, value_name = "TIME")]
-    pub(crate) scheduled: Option<String>,
-    /// Ask nothing
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct FailoverArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// Who becomes leader
-    #[arg(long, value_name = "MEMBER")]
-    pub(crate) candidate: Option<String>,
-    /// Ask nothing
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct HistoryArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-    pub(crate) format: Format,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PauseArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// Return only when every member knows
-    #[arg(long)]
-    pub(crate) wait: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct EditConfigArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// Say nothing about what changes
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// A setting, like ttl=10 or postgresql.parameters.work_mem=8MB; null removes
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
-    /// A PostgreSQL parameter, like work_mem=8MB; null removes
-    #[arg(short = 'p', long = "pg", value_name = "NAME=VALUE")]
-    pub(crate) pg: Vec<String>,
-    /// A YAML file whose keys are merged into the settings; - for standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) apply: Option<PathBuf>,
-    /// Ask nothing
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ReinitArgs {
-    /// The cluster's name, when the settings don't say it, and the members
-    #[arg(value_name = "MEMBER", required = true)]
-    pub(crate) members: Vec<String>,
-    /// Ask nothing
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// Return only when the copy is done
-    #[arg(long)]
-    pub(crate) wait: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct DsnArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArg,
-    /// Of a member with this role
-    #[arg(short, long, value_enum)]
-    pub(crate) role: Option<Role>,
-    /// Of this member
-    #[arg(short, long, value_name = "MEMBER", conflicts_with = "role")]
-    pub(crate) member: Option<String>,
-}
-
-/// Roles as patronictl names them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Role {
-    Leader,
-    Primary,
-    Replica,
-    Standby,
-    Any,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ExplainArgs {
-    /// Only this member
-    pub(crate) member: Option<String>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-    pub(crate) format: Format,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct VersionArgs {
-    /// The cluster's name, when the settings don't say it
-    pub(crate) cluster: Option<String>,
 }

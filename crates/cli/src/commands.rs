@@ -3,7 +3,6 @@
 
 pub(crate) mod agent;
 pub(crate) mod exporter;
-pub(crate) mod init;
 pub(crate) mod router;
 pub(crate) mod store;
 

@@ -1,28 +1,43 @@
 //! `pgherd ctl`: looks at a cluster and changes it. patronictl's words and flags (contract 5).
-//! Here is which cluster it is about and how to reach it; each command has its file.
+//! Here is how a cluster is reached, through its store or through an agent; each command has its
+//! file.
 
+mod choose;
 mod config;
+mod edit;
 mod explain;
+mod flush;
 pub(crate) mod list;
 mod members;
+mod place;
+mod query;
+mod reinit;
+mod remote;
+mod remove;
+mod restart;
 mod show;
+mod standby;
 mod transfer;
+mod watch;
+mod when;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use pgherd_api::{Client as Rest, Cluster, Keys, MemberInfo};
+use http::Method;
+use pgherd_api::{Client as Rest, Cluster, Keys, MemberInfo, Response};
+use pgherd_core::NodeName;
 use pgherd_store::Client as Store;
+use serde_json::Value;
 
-use crate::args::{CtlArgs, CtlCommand};
+use crate::args::{ClusterArg, CtlArgs, CtlCommand, PlaceArgs};
 use crate::live;
 use crate::lock::Lock;
-use crate::output::{Failure, Outcome, Printer, warn};
-use crate::settings::control::{self, ControlSettings};
-use crate::settings::node::Resolved;
-use crate::up::default_dir;
-use crate::up::layout::{Layout, Marker};
+use crate::output::{Failure, Outcome, Printer};
+use crate::settings::control::Access;
+use crate::up::layout::Layout;
+use place::Found;
 
 /// How long an agent may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -31,10 +46,18 @@ const ANSWER: Duration = Duration::from_secs(5);
 struct Ctl {
     /// Of a cluster made by `up`: where.
     dir: Option<PathBuf>,
-    store: Store,
+    source: Source,
     keys: Keys,
     rest: Rest,
     printer: Printer,
+}
+
+/// Where the cluster's state is read, and its settings are written.
+enum Source {
+    /// The store itself; and agents to ask when it doesn't answer.
+    Store { client: Store, agents: Vec<String> },
+    /// An agent, by the origin of its address.
+    Agent(String),
 }
 
 /// Runs one command.
@@ -45,129 +68,83 @@ pub(crate) fn run(args: CtlArgs) -> Outcome {
 }
 
 async fn dispatch(args: CtlArgs) -> Outcome {
-    let place = Place { file: args.config_file, url: args.dcs_url, dir: args.dir };
-    let open = |cluster: Option<&str>| Ctl::open(&place, cluster);
+    let place = args.place;
     match args.command {
-        CtlCommand::List(args) => show::list(open(args.cluster.name())?, &args).await,
-        CtlCommand::Topology(args) => show::topology(open(args.cluster.name())?, &args).await,
-        CtlCommand::History(args) => show::history(open(args.cluster.name())?, &args).await,
-        CtlCommand::Dsn(args) => show::dsn(open(args.cluster.name())?, &args).await,
-        CtlCommand::Version(args) => members::version(open(args.cluster.as_deref())?).await,
-        CtlCommand::Switchover(args) => {
-            transfer::check(&args)?;
-            transfer::switchover(open(args.cluster.name())?, &args).await
+        CtlCommand::List(args) => show::list(&place, &args).await,
+        CtlCommand::Topology(args) => show::topology(&place, &args).await,
+        CtlCommand::History(args) => show::history(open(&place, &args.cluster).await?, &args).await,
+        CtlCommand::Dsn(args) => show::dsn(open(&place, &args.cluster).await?, &args).await,
+        CtlCommand::Query(args) => query::query(open(&place, &args.cluster).await?, &args).await,
+        CtlCommand::Version(args) => members::version(&place, &args).await,
+        CtlCommand::Switchover(args) => transfer::switchover(&place, &args).await,
+        CtlCommand::Failover(args) => {
+            transfer::failover(open(&place, &args.cluster).await?, &args).await
         }
-        CtlCommand::Failover(args) => transfer::failover(open(args.cluster.name())?, &args).await,
-        CtlCommand::Pause(args) => config::pause(open(args.cluster.name())?, true, args.wait).await,
+        CtlCommand::Restart(args) => restart::restart(&place, &args).await,
+        CtlCommand::Reload(args) => members::reload(&place, &args).await,
+        CtlCommand::Reinit(args) => reinit::reinit(&place, &args).await,
+        CtlCommand::Flush(args) => flush::flush(&place, &args).await,
+        CtlCommand::Pause(args) => {
+            config::pause(open(&place, &args.cluster).await?, true, args.wait).await
+        }
         CtlCommand::Resume(args) => {
-            config::pause(open(args.cluster.name())?, false, args.wait).await
+            config::pause(open(&place, &args.cluster).await?, false, args.wait).await
         }
-        CtlCommand::ShowConfig(args) => config::show(open(args.name())?).await,
-        CtlCommand::EditConfig(args) => config::edit(open(args.cluster.name())?, &args).await,
-        CtlCommand::Reinit(args) => members::reinit(open(None)?, &args).await,
-        CtlCommand::Explain(args) => explain::explain(open(None)?, &args).await,
-    }
-}
-
-/// Where the user says that the cluster is.
-struct Place {
-    file: Option<PathBuf>,
-    url: Option<String>,
-    dir: Option<PathBuf>,
-}
-
-impl Place {
-    /// The directory of `up`, when it is that which says where.
-    fn below(&self) -> Option<PathBuf> {
-        if self.file.is_some() || self.url.is_some() {
-            return None;
+        CtlCommand::ShowConfig(args) => config::show(open(&place, &args).await?).await,
+        CtlCommand::EditConfig(args) => edit::edit(open(&place, &args.cluster).await?, &args).await,
+        CtlCommand::Remove(args) => {
+            remove::remove(Ctl::open(&place, Some(&args.cluster)).await?, &args).await
         }
-        self.dir.clone().or_else(|| default_dir().ok())
-    }
-
-    fn settings(&self, cluster: Option<&str>) -> Outcome<ControlSettings> {
-        let mut settings = match (&self.file, &self.url, &self.dir) {
-            (Some(file), url, _) => read(file, url.as_deref())?,
-            // An address and a name are enough.
-            (None, Some(url), None) => read_url(url, cluster.unwrap_or("pgherd"))?,
-            (None, url, dir) => {
-                let dir = dir.clone().map_or_else(default_dir, Ok)?;
-                read(&file_below(&dir)?, url.as_deref())?
-            }
-        };
-        if let Some(cluster) = cluster {
-            cluster.clone_into(&mut settings.cluster.scope);
+        CtlCommand::Explain(args) => explain::explain(Ctl::open(&place, None).await?, &args).await,
+        CtlCommand::DemoteCluster(args) => {
+            standby::demote(open(&place, &args.cluster).await?, &args).await
         }
-        Ok(settings)
-    }
-}
-
-/// Any node's file of a cluster made by `up` says everything.
-fn file_below(dir: &Path) -> Outcome<PathBuf> {
-    let layout = Layout::new(dir.to_owned());
-    let place = dir.display().to_string();
-    let marker = Marker::read(&layout.marker()).map_err(|error| {
-        Failure::refused(place.clone(), format!("its cluster.json can't be read: {error:#}"))
-    })?;
-    let first = marker.as_ref().and_then(|marker| marker.nodes.first()).ok_or_else(|| {
-        let words = "there is no cluster of 'pgherd up' in this directory; say which cluster with \
-                     -c FILE (a node's settings) or --dir DIR";
-        Failure::refused(place, words)
-    })?;
-    Ok(layout.node_file(&first.name))
-}
-
-fn read(file: &Path, url: Option<&str>) -> Outcome<ControlSettings> {
-    let place = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::refused(place.clone(), format!("the settings file can't be read: {error}"))
-    })?;
-    match control::resolve(&text, url) {
-        Ok(Resolved { value, warnings }) => {
-            warn(&mut Printer::new(), &place, &warnings);
-            Ok(value)
+        CtlCommand::PromoteCluster(args) => {
+            standby::promote(open(&place, &args.cluster).await?, &args).await
         }
-        Err(problems) => Err(Failure::Refused { place, problems }),
     }
 }
 
-fn read_url(url: &str, scope: &str) -> Outcome<ControlSettings> {
-    let text = serde_json::json!({ "scope": scope }).to_string();
-    match control::resolve(&text, Some(url)) {
-        Ok(Resolved { value, .. }) => Ok(value),
-        Err(problems) => Err(Failure::Refused { place: String::new(), problems }),
-    }
+async fn open(place: &PlaceArgs, cluster: &ClusterArg) -> Outcome<Ctl> {
+    Ctl::open(place, cluster.cluster.as_deref()).await
 }
 
 impl Ctl {
-    fn open(place: &Place, cluster: Option<&str>) -> Outcome<Self> {
-        let settings = place.settings(cluster)?;
-        let rest = Rest::new(ANSWER);
-        let rest = match settings.rest_auth {
-            Some(login) => rest.with_auth(login.username, login.password),
-            None => rest,
-        };
-        Ok(Self {
-            dir: place.below(),
-            store: live::client(&settings.store)?,
-            keys: live::keys(&settings.cluster),
-            rest,
-            printer: Printer::new(),
-        })
+    /// `cluster` is the name on the command line.
+    async fn open(place: &PlaceArgs, cluster: Option<&str>) -> Outcome<Self> {
+        let dir = place.below();
+        let printer = Printer::new();
+        match place.find(cluster)? {
+            Found::Store(settings) => {
+                let mut agents = dir.as_deref().map(place::agents_below).unwrap_or_default();
+                agents.extend(settings.access.agent.clone().filter(|_| agents.is_empty()));
+                let rest = rest(settings.access)?;
+                let source = Source::Store { client: live::client(&settings.store)?, agents };
+                Ok(Self { dir, source, keys: live::keys(&settings.cluster), rest, printer })
+            }
+            Found::Agent { url, access, scope } => {
+                let rest = rest(access)?;
+                let origin = pgherd_api::client::origin(&url).unwrap_or(url);
+                let asked = cluster.map(str::to_owned).or(scope);
+                let keys = remote::keys(&rest, &origin, asked.as_deref()).await?;
+                Ok(Self { dir, source: Source::Agent(origin), keys, rest, printer })
+            }
+        }
     }
 
-    /// The cluster as it is now; one that isn't there is an error.
-    async fn read(&self) -> Outcome<Cluster> {
-        let cluster =
-            live::read(&self.store, &self.keys).await.map_err(|error| match &self.dir {
-                Some(dir) if Lock::holder(&Layout::new(dir.clone()).lock()).is_none() => {
-                    let dir = dir.display();
-                    error.context(format!(
-                        "the cluster does not run; 'pgherd up --dir {dir}' starts it"
-                    ))
+    /// The cluster as it is now; one that isn't there is an error. When the store doesn't answer
+    /// and an agent does, the agent is asked from now on.
+    async fn read(&mut self) -> Outcome<Cluster> {
+        let cluster = match &self.source {
+            Source::Agent(origin) => remote::read(&self.rest, origin, &self.keys).await?,
+            Source::Store { client, agents } => match live::read(client, &self.keys).await {
+                Ok(cluster) => cluster,
+                Err(error) => {
+                    let agents = agents.clone();
+                    self.ask_agents(&agents, error).await?
                 }
-                _ => error,
-            })?;
+            },
+        };
         if cluster.members().is_empty() && cluster.view().initialize.is_none() {
             return Err(Failure::Failed(anyhow::anyhow!(
                 "there is no cluster '{}' below {} in the store; check scope and namespace",
@@ -177,6 +154,73 @@ impl Ctl {
         }
         Ok(cluster)
     }
+
+    async fn ask_agents(&mut self, agents: &[String], error: anyhow::Error) -> Outcome<Cluster> {
+        for origin in agents {
+            let Ok(cluster) = remote::read(&self.rest, origin, &self.keys).await else { continue };
+            let words = self.printer.yellow("Warning:");
+            self.printer.error(format_args!(
+                "{words} {error:#}; {origin} is asked instead, and says what it last knew"
+            ))?;
+            self.source = Source::Agent(origin.clone());
+            return Ok(cluster);
+        }
+        Err(Failure::Failed(match &self.dir {
+            Some(dir) if Lock::holder(&Layout::new(dir.clone()).lock()).is_none() => {
+                let dir = dir.display();
+                error
+                    .context(format!("the cluster does not run; 'pgherd up --dir {dir}' starts it"))
+            }
+            Some(_) | None => error.context(
+                "the store doesn't answer (with --agent URL, any of the cluster's agents is asked \
+                 instead)",
+            ),
+        }))
+    }
+
+    /// The store, for what can't be done without it.
+    fn store(&self, what: &str) -> Outcome<&Store> {
+        match &self.source {
+            Source::Store { client, .. } => Ok(client),
+            Source::Agent(_) => {
+                let words = format!("{what} needs the store itself; leave --agent out");
+                Err(Failure::refused("--agent", words))
+            }
+        }
+    }
+
+    /// One call to a member's agent.
+    async fn tell(
+        &self,
+        member: &MemberInfo,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        within: Duration,
+    ) -> anyhow::Result<Response> {
+        let url = url_of(member, path)?;
+        let rest = self.rest.clone().with_timeout(within);
+        rest.request(method, &url, body).await.map_err(anyhow::Error::from)
+    }
+}
+
+/// The client that agents are asked with.
+fn rest(access: Access) -> Outcome<Rest> {
+    let rest = Rest::new(ANSWER);
+    Ok(match access.login {
+        Some(login) => rest.with_auth(login.username, login.password),
+        None => rest,
+    })
+}
+
+/// Something was tried and did not work.
+fn failed(words: impl Into<String>) -> Failure {
+    Failure::Failed(anyhow::anyhow!(words.into()))
+}
+
+/// A cluster's settings, as far as commands look at them.
+fn paused(cluster: &Cluster) -> bool {
+    cluster.view().config.as_ref().is_some_and(|config| config.value.pause)
 }
 
 /// The leader as it describes itself.
@@ -185,9 +229,24 @@ fn leader_of(cluster: &Cluster) -> Option<&MemberInfo> {
     cluster.members().get(&leader)
 }
 
+/// A member by its name.
+fn member<'a>(cluster: &'a Cluster, name: &str) -> Option<&'a MemberInfo> {
+    cluster.members().get(&NodeName::new(name).ok()?)
+}
+
+/// Everybody, the leader first.
+fn leader_first(cluster: &Cluster) -> Vec<&MemberInfo> {
+    let leader = leader_of(cluster).map(|m| &m.name);
+    let mut members: Vec<_> = cluster.members().values().collect();
+    members.sort_by_key(|member| Some(&member.name) != leader);
+    members
+}
+
 /// An agent's URL for a path.
 fn url_of(member: &MemberInfo, path: &str) -> anyhow::Result<String> {
-    let url = member.api_url.as_deref().context("the member publishes no api_url")?;
+    let url = member.api_url.as_deref().with_context(|| {
+        format!("member {} publishes no api_url, so its agent can't be asked", member.name)
+    })?;
     let origin = pgherd_api::client::origin(url).with_context(|| format!("'{url}' is no URL"))?;
     Ok(format!("{origin}{path}"))
 }
@@ -197,8 +256,8 @@ fn timestamp() -> String {
     jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S.%5f").to_string()
 }
 
-impl crate::args::ClusterArg {
-    fn name(&self) -> Option<&str> {
-        self.cluster.as_deref()
-    }
+/// What an agent answered, in patronictl's words.
+fn answer_words(what: &str, member: &MemberInfo, response: &Response) -> String {
+    let code = response.status.as_u16();
+    format!("Failed: {what} for member {}, status code={code}, ({})", member.name, response.text())
 }

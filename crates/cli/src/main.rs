@@ -12,6 +12,7 @@ mod settings;
 mod table;
 mod topology;
 mod up;
+mod yaml_text;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -40,7 +41,6 @@ fn run(command: Command) -> output::Outcome {
         Command::Agent(args) => commands::agent::run(&args),
         Command::Router(args) => commands::router::run(&args),
         Command::Store(args) => commands::store::run(&args),
-        Command::Init(args) => commands::init::run(&args),
         Command::Exporter(args) => commands::exporter::run(args),
         Command::Version => commands::version(),
     }

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     },
     /// It was tried and did not work. Exit code 1.
     Failed(anyhow::Error),
+    /// It was tried and did not work, and the command has said so in full. Exit code 1.
+    Told,
     /// Somebody answered no, or pressed Ctrl-C at a prompt. Exit code 1.
     Aborted,
     /// Whoever read our output has gone: that is success.
@@ -58,6 +60,7 @@ pub(crate) fn finish(outcome: Outcome) -> ExitCode {
     let mut printer = Printer::new();
     let (words, code) = match outcome {
         Ok(()) | Err(Failure::NobodyListens) => return ExitCode::SUCCESS,
+        Err(Failure::Told) => return ExitCode::FAILURE,
         Err(Failure::Aborted) => ("Aborted!".to_owned(), 1),
         Err(Failure::Failed(error)) => (format!("{} {error:#}", printer.red("Error:")), 1),
         Err(Failure::Refused { place, problems }) => {
@@ -134,6 +137,11 @@ impl Printer {
         paint(self.colour_errors, "31", words)
     }
 
+    /// Red on standard output.
+    pub(crate) fn red_output(&self, words: &str) -> String {
+        paint(self.colour, "31", words)
+    }
+
     pub(crate) fn yellow(&self, words: &str) -> String {
         paint(self.colour_errors, "33", words)
     }
@@ -143,19 +151,33 @@ fn paint(wanted: bool, code: &str, words: &str) -> String {
     if wanted { format!("\x1b[{code}m{words}\x1b[0m") } else { words.to_owned() }
 }
 
-/// Asks a question on the terminal; `None` at the end of input.
-pub(crate) fn ask(question: &str) -> io::Result<Option<String>> {
+/// Asks a question; the answer may come through a pipe. Where nobody answers, `instead` says what to
+/// pass on the command line.
+pub(crate) fn ask(question: &str, instead: &str) -> Outcome<String> {
     let mut printer = Printer::new();
     printer.raw(format_args!("{question}: "))?;
     let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer)?;
-    Ok((read > 0).then(|| answer.trim().to_owned()))
+    if io::stdin().read_line(&mut answer)? > 0 {
+        return Ok(answer.trim().to_owned());
+    }
+    printer.line("")?;
+    if io::stdin().is_terminal() {
+        return Err(Failure::Aborted);
+    }
+    Err(Failure::refused("standard input", format!("nobody is there to answer: {instead}")))
+}
+
+/// The same with an answer for those who only press Enter.
+pub(crate) fn ask_or(question: &str, default: &str, instead: &str) -> Outcome<String> {
+    let answer = ask(&format!("{question} [{default}]"), instead)?;
+    Ok(if answer.is_empty() { default.to_owned() } else { answer })
 }
 
 /// Asks for yes or no; anything but yes aborts.
 pub(crate) fn confirm(question: &str) -> Outcome {
-    match ask(&format!("{question} [y/N]"))? {
-        Some(answer) if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") => Ok(()),
+    let answer = ask(&format!("{question} [y/N]"), "with --force nothing is asked")?;
+    match answer.to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
         _ => Err(Failure::Aborted),
     }
 }

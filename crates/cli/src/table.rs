@@ -46,9 +46,7 @@ impl Table {
             }
             self.push_row(&mut text, &widths, row);
         }
-        if !self.rows.is_empty() {
-            text.push_str(&rule);
-        }
+        text.push_str(&rule);
         text
     }
 

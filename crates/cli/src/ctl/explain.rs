@@ -38,7 +38,10 @@ pub(super) async fn explain(mut ctl: Ctl, args: &ExplainArgs) -> Outcome {
     let text = match args.format {
         Format::Pretty => bodies.iter().map(|body| describe(&ctl.printer, body)).collect(),
         Format::Json | Format::Tsv => pgherd_api::json::spaced(&bodies).unwrap_or_default() + "\n",
-        Format::Yaml => serde_saphyr::to_string(&bodies).unwrap_or_default(),
+        Format::Yaml => {
+            let bodies = serde_json::to_value(&bodies).map_err(anyhow::Error::from)?;
+            crate::yaml_text::block(&bodies)
+        }
     };
     ctl.printer.raw(text)?;
     if silent > 0 {
@@ -77,8 +80,8 @@ fn describe(printer: &Printer, body: &ExplainBody) -> String {
     if !body.recent.is_empty() {
         let _ = writeln!(text, "  before");
     }
-    let skip = body.recent.len().saturating_sub(RECENT);
-    for decision in body.recent.iter().skip(skip) {
+    // The latest stand first.
+    for decision in body.recent.iter().take(RECENT) {
         let _ = writeln!(text, "    {}", describe_decision(decision));
     }
     text + "\n"

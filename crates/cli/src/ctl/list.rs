@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::args::Format;
 use crate::table::{Align, Table};
+use crate::yaml_text;
 
 /// One printed column: its name in tables, its name in data, how it stands.
 struct Column {
@@ -55,7 +56,7 @@ pub(crate) fn render(cluster: &Cluster, format: Format, extended: bool) -> Strin
         }
         Format::Yaml => {
             let json = Value::Array(rows.iter().map(data).collect());
-            serde_saphyr::to_string(&json).unwrap_or_default()
+            yaml_text::block(&json) + "\n"
         }
     }
 }
@@ -165,14 +166,9 @@ fn title_case(role: &str) -> String {
 fn tags(tags: &Map<String, Value>, flow: bool) -> Value {
     match (tags.is_empty(), flow) {
         (true, _) => Value::Null,
-        (false, true) => Value::from(flow_yaml(tags)),
+        (false, true) => Value::from(yaml_text::flow(&Value::Object(tags.clone()))),
         (false, false) => Value::Object(tags.clone()),
     }
-}
-
-fn flow_yaml(tags: &Map<String, Value>) -> String {
-    let parts = tags.iter().map(|(key, value)| format!("{key}: {}", cell(value)));
-    format!("{{{}}}", parts.collect::<Vec<_>>().join(", "))
 }
 
 /// A value as a table's cell.
@@ -180,10 +176,7 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Object(map) => {
-            let lines = map.iter().map(|(key, value)| format!("{key}: {}", cell(value)));
-            lines.collect::<Vec<_>>().join("\n")
-        }
+        Value::Object(_) => yaml_text::block(value).trim_end().to_owned(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),
     }
 }
@@ -246,7 +239,10 @@ fn tsv(rows: &[Row], extended: bool) -> String {
     let mut text = names.chain(more).collect::<Vec<_>>().join("\t") + "\n";
     for row in rows {
         let cells = row[..=COLUMNS.len()].iter().chain(optional.iter().map(|i| &row[*i]));
-        let cells = cells.map(|value| value.as_object().map_or_else(|| cell(value), flow_yaml));
+        let flow = |value: &Value| {
+            if value.is_object() { yaml_text::flow(value) } else { cell(value) }
+        };
+        let cells = cells.map(flow);
         text.push_str(&cells.collect::<Vec<_>>().join("\t"));
         text.push('\n');
     }

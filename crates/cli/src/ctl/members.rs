@@ -1,110 +1,94 @@
-//! Commands that speak with single members: reinit, version.
+//! Commands that speak with single members and are done: reload, version.
 
-use std::time::Duration;
-
-use http::Method;
+use http::{Method, StatusCode};
+use pgherd_api::MemberInfo;
 use pgherd_api::rest::{PatroniStatus, paths};
 
-use super::{Ctl, url_of};
-use crate::args::ReinitArgs;
-use crate::output::{Failure, Outcome, confirm};
+use super::choose::{Choice, choose, confirm_members};
+use super::{ANSWER, Ctl, answer_words, url_of};
+use crate::args::{PlaceArgs, ReloadArgs, VersionArgs};
+use crate::output::{Failure, Outcome, Printer};
 
-/// How often a member is asked whether its copy is done.
-const ASK_EVERY: Duration = Duration::from_millis(500);
-
-pub(super) async fn reinit(mut ctl: Ctl, args: &ReinitArgs) -> Outcome {
-    let cluster = ctl.read().await?;
-    // patronictl wants the cluster's name first; a hand that knows it may go on writing it.
-    let scope = ctl.keys.scope().to_owned();
-    let named = args.members.iter().enumerate();
-    let members = named.filter(|(i, name)| !(*i == 0 && **name == scope)).map(|(_, name)| name);
-    let mut targets = Vec::new();
-    for name in members {
-        let member = cluster.members().values().find(|m| m.name.as_str() == name);
-        targets.push(member.ok_or_else(|| {
-            Failure::refused("MEMBER", format!("there is no member '{name}' in cluster {scope}"))
-        })?);
-    }
-    if targets.is_empty() {
-        return Err(Failure::refused("MEMBER", "name the members that are to get a new copy"));
-    }
-    let names: Vec<&str> = targets.iter().map(|m| m.name.as_str()).collect();
-    if !args.force {
-        let names = names.join(", ");
-        confirm(&format!("Are you sure you want to reinitialize members {names}?"))?;
-    }
-    let body = serde_json::json!({ "force": args.force });
-    let mut refused = None;
-    for member in &targets {
-        let url = url_of(member, paths::REINITIALIZE)?;
-        let response = ctl.rest.request(Method::POST, &url, Some(&body)).await;
-        let response = response.map_err(anyhow::Error::from)?;
-        if response.status.as_u16() < 400 {
-            let words = format!("Success: reinitialize for member {}", member.name);
-            ctl.printer.line(words)?;
-        } else {
-            refused = Some(format!(
-                "Failed: reinitialize for member {}, status code={}, ({})",
-                member.name,
-                response.status.as_u16(),
-                response.text()
-            ));
-        }
-    }
-    if let Some(words) = refused {
-        return Err(Failure::Failed(anyhow::anyhow!(words)));
-    }
-    if args.wait { wait(&mut ctl, &names).await } else { Ok(()) }
-}
-
-/// A copy is done when the member streams again. It was running before, so it must first be seen
-/// doing something else.
-async fn wait(ctl: &mut Ctl, names: &[&str]) -> Outcome {
-    let list = names.join(", ");
-    ctl.printer.line(format_args!("Waiting for reinitialize to complete on: {list}"))?;
-    let mut left: Vec<(&str, bool)> = names.iter().map(|name| (*name, false)).collect();
-    while !left.is_empty() {
-        tokio::time::sleep(ASK_EVERY / 10).await;
-        let cluster = ctl.read().await?;
-        let mut done = Vec::new();
-        for (name, left_running) in &mut left {
-            let member = cluster.members().values().find(|m| m.name.as_str() == *name);
-            let running = member.is_some_and(|m| m.state == "running");
-            *left_running |= !running;
-            if running && *left_running {
-                done.push(*name);
+pub(super) async fn reload(place: &PlaceArgs, args: &ReloadArgs) -> Outcome {
+    let (mut ctl, cluster, words) = Ctl::open_members(place, &args.members.words).await?;
+    let choice = Choice { names: &words, role: args.role, force: args.force, action: "reload" };
+    let members = choose(&mut ctl, &cluster, &choice)?;
+    confirm_members(&members, args.force, "reload")?;
+    let loop_wait = cluster.config().and_then(|config| config.json.get("loop_wait")?.as_u64());
+    let seconds = loop_wait.unwrap_or(10);
+    let mut bad = Vec::new();
+    for member in &members {
+        let name = &member.name;
+        match ctl.tell(member, Method::POST, paths::RELOAD, None, ANSWER).await {
+            Ok(response) if response.status == StatusCode::ACCEPTED => {
+                ctl.printer.line(format_args!(
+                    "Reload request received for member {name} and will be processed within \
+                     {seconds} seconds"
+                ))?;
             }
-        }
-        left.retain(|(name, _)| !done.contains(name));
-        for name in done {
-            ctl.printer.line(format_args!("Reinitialize is completed on: {name}"))?;
+            Ok(response) if response.status == StatusCode::OK => {
+                ctl.printer.line(format_args!("No changes to apply on member {name}"))?;
+            }
+            Ok(response) => bad.push(answer_words("reload", member, &response)),
+            Err(error) => bad.push(format!("Failed: reload for member {name}: {error:#}")),
         }
     }
-    Ok(())
+    all_or(&mut ctl.printer, &bad)
 }
 
-pub(super) async fn version(mut ctl: Ctl) -> Outcome {
-    let cluster = ctl.read().await?;
-    let words = format!("pgherd ctl version {}\n", env!("CARGO_PKG_VERSION"));
-    ctl.printer.line(words)?;
-    for member in cluster.members().values() {
+/// Success when nothing went badly; else what did, in the lines that patronictl has for it.
+pub(super) fn all_or(printer: &mut Printer, bad: &[String]) -> Outcome {
+    if bad.is_empty() {
+        return Ok(());
+    }
+    printer.line(bad.join("\n"))?;
+    Err(Failure::Told)
+}
+
+pub(super) async fn version(place: &PlaceArgs, args: &VersionArgs) -> Outcome {
+    let mut printer = Printer::new();
+    printer.line(format_args!("pgherd ctl version {}", env!("CARGO_PKG_VERSION")))?;
+    let asked = !args.members.words.is_empty();
+    let (mut ctl, cluster, words) = match Ctl::open_members(place, &args.members.words).await {
+        Ok(opened) => opened,
+        // Nobody asked about a cluster, and there is none.
+        Err(_) if !asked => return Ok(()),
+        Err(failure) => return Err(failure),
+    };
+    ctl.printer.line("")?;
+    let wanted =
+        |m: &&MemberInfo| words.is_empty() || words.iter().any(|name| name == m.name.as_str());
+    let mut bad = Vec::new();
+    for member in cluster.members().values().filter(wanted) {
         let url = url_of(member, paths::PATRONI)?;
-        let line = match ctl.rest.get::<PatroniStatus>(&url).await {
+        match ctl.rest.get::<PatroniStatus>(&url).await {
             Ok(status) => {
                 let server = status.server_version.map(server_version);
                 let server = server.map(|v| format!(" PostgreSQL {v}")).unwrap_or_default();
                 // Only ours know terms.
                 let kind = if status.term.is_some() { "pgherd, as Patroni" } else { "Patroni" };
-                format!("{}: {kind} {}{server}", member.name, status.patroni.version)
+                let version = &status.patroni.version;
+                ctl.printer.line(format_args!("{}: {kind} {version}{server}", member.name))?;
             }
-            Err(error) => format!("{}: failed to get version: {error}", member.name),
-        };
-        ctl.printer.line(line)?;
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                bad.push(format!("{}: failed to get version: {error:#}", member.name));
+            }
+        }
     }
-    Ok(())
+    let unknown = |name: &&String| super::member(&cluster, name).is_none();
+    let scope = ctl.keys.scope().to_owned();
+    bad.extend(
+        words.iter().filter(unknown).map(|n| format!("{n} is not a member of cluster {scope}")),
+    );
+    all_or(&mut ctl.printer, &bad)
 }
 
-/// 150018 is 15.18.
+/// 150018 is 15.18, and 90624 is 9.6.24.
 fn server_version(number: u32) -> String {
-    format!("{}.{}", number / 10_000, number % 10_000)
+    let (major, rest) = (number / 10_000, number % 10_000);
+    if major >= 10 {
+        return format!("{major}.{rest}");
+    }
+    format!("{major}.{}.{}", rest / 100, rest % 100)
 }

@@ -3,51 +3,83 @@
 use std::time::Duration;
 
 use pgherd_api::MemberInfo;
-use pgherd_api::words::parse_role;
-use pgherd_core::cluster::MemberRole;
 use serde_json::{Map, Value};
 
-use super::{Ctl, leader_of, list, timestamp};
-use crate::args::{DsnArgs, Format, HistoryArgs, ListArgs, Role, TopologyArgs, WatchArgs};
+use super::choose::has_role;
+use super::{Ctl, failed, list};
+use crate::args::{
+    ClustersArg, DsnArgs, Format, HistoryArgs, ListArgs, PlaceArgs, Role, TopologyArgs, WatchArgs,
+};
 use crate::output::{Failure, Outcome};
 use crate::table::{Align, Table};
 
 impl WatchArgs {
     /// How long to wait before printing again; `None`: print once.
-    fn pause(&self) -> Outcome<Option<Duration>> {
+    pub(super) fn pause(&self) -> Outcome<Option<Duration>> {
         let seconds = self.watch.or(self.watch_2.then_some(2.0));
-        let pause = seconds.map(Duration::try_from_secs_f64).transpose();
-        pause.map_err(|_| Failure::refused("--watch", "expected a number of seconds above 0"))
-    }
-}
-
-pub(super) async fn list(mut ctl: Ctl, args: &ListArgs) -> Outcome {
-    let pause = args.watch.pause()?;
-    loop {
-        let cluster = ctl.read().await?;
-        clear(&mut ctl, pause)?;
-        if args.timestamp {
-            ctl.printer.line(timestamp())?;
+        let pause = seconds.map(|seconds| {
+            Duration::try_from_secs_f64(seconds).ok().filter(|pause| !pause.is_zero())
+        });
+        match pause {
+            None => Ok(None),
+            Some(Some(pause)) => Ok(Some(pause)),
+            Some(None) => Err(Failure::refused("--watch", "expected a number of seconds above 0")),
         }
-        ctl.printer.raw(list::render(&cluster, args.format, args.extended))?;
-        let Some(pause) = pause else { return Ok(()) };
+    }
+}
+
+pub(super) async fn list(place: &PlaceArgs, args: &ListArgs) -> Outcome {
+    let pause = args.watch.pause()?;
+    let mut clusters = open_all(place, &args.clusters).await?;
+    loop {
+        let mut text = String::new();
+        for ctl in &mut clusters {
+            let cluster = ctl.read().await?;
+            if args.timestamp {
+                text.push_str(&format!("{}\n", jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S")));
+            }
+            text.push_str(&list::render(&cluster, args.format, args.extended));
+        }
+        let Some(pause) = turn(&mut clusters, pause, &text)? else { return Ok(()) };
         tokio::time::sleep(pause).await;
     }
 }
 
-pub(super) async fn topology(mut ctl: Ctl, args: &TopologyArgs) -> Outcome {
+pub(super) async fn topology(place: &PlaceArgs, args: &TopologyArgs) -> Outcome {
     let pause = args.watch.pause()?;
+    let mut clusters = open_all(place, &args.clusters).await?;
     loop {
-        let cluster = ctl.read().await?;
-        clear(&mut ctl, pause)?;
-        ctl.printer.raw(list::tree(&cluster))?;
-        let Some(pause) = pause else { return Ok(()) };
+        let mut text = String::new();
+        for ctl in &mut clusters {
+            text.push_str(&list::tree(&ctl.read().await?));
+        }
+        let Some(pause) = turn(&mut clusters, pause, &text)? else { return Ok(()) };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Prints one turn; returns how long until the next.
+fn turn(clusters: &mut [Ctl], pause: Option<Duration>, text: &str) -> Outcome<Option<Duration>> {
+    if let Some(ctl) = clusters.first_mut() {
+        clear(ctl, pause)?;
+        ctl.printer.raw(text)?;
+    }
+    Ok(pause)
+}
+
+async fn open_all(place: &PlaceArgs, args: &ClustersArg) -> Outcome<Vec<Ctl>> {
+    if args.clusters.is_empty() {
+        return Ok(vec![Ctl::open(place, None).await?]);
+    }
+    let mut clusters = Vec::new();
+    for name in &args.clusters {
+        clusters.push(Ctl::open(place, Some(name)).await?);
+    }
+    Ok(clusters)
 }
 
 /// On a terminal a repeated table takes the place of the last one.
-fn clear(ctl: &mut Ctl, pause: Option<Duration>) -> Outcome {
+pub(super) fn clear(ctl: &mut Ctl, pause: Option<Duration>) -> Outcome {
     if pause.is_some() && ctl.printer.terminal {
         ctl.printer.raw("\x1b[2J\x1b[H")?;
     }
@@ -85,15 +117,16 @@ pub(super) async fn history(mut ctl: Ctl, args: &HistoryArgs) -> Outcome {
             names + "\n" + &lines.iter().map(row).collect::<String>()
         }
         Format::Json => pgherd_api::json::spaced(&objects(&lines)).unwrap_or_default() + "\n",
-        Format::Yaml => serde_saphyr::to_string(&objects(&lines)).unwrap_or_default(),
+        Format::Yaml => crate::yaml_text::block(&Value::Array(objects(&lines))) + "\n",
     };
     Ok(ctl.printer.raw(text)?)
 }
 
-fn objects(lines: &[&Vec<Value>]) -> Vec<Map<String, Value>> {
+fn objects(lines: &[&Vec<Value>]) -> Vec<Value> {
     let object = |line: &&Vec<Value>| {
         let cells = HISTORY.iter().zip(line.iter());
-        cells.map(|((name, _), value)| ((*name).to_owned(), value.clone())).collect()
+        let cells = cells.map(|((name, _), value)| ((*name).to_owned(), value.clone()));
+        Value::Object(cells.collect::<Map<_, _>>())
     };
     lines.iter().map(object).collect()
 }
@@ -108,21 +141,15 @@ fn word(value: Option<&Value>) -> String {
 
 pub(super) async fn dsn(mut ctl: Ctl, args: &DsnArgs) -> Outcome {
     let cluster = ctl.read().await?;
-    let leader = leader_of(&cluster).map(|m| m.name.clone());
-    let fits = |member: &&MemberInfo| {
-        let leads = leader.as_ref() == Some(&member.name);
-        match (&args.member, args.role) {
-            (Some(name), _) => member.name.as_str() == name,
-            (None, Some(Role::Any)) => true,
-            (None, Some(Role::Replica | Role::Standby)) => !leads,
-            (None, Some(Role::Primary)) => leads && parse_role(&member.role) == MemberRole::Primary,
-            (None, Some(Role::Leader) | None) => leads,
-        }
+    let role = args.role.unwrap_or(Role::Leader);
+    let fits = |info: &&MemberInfo| match &args.member {
+        Some(name) => info.name.as_str() == name,
+        None => has_role(&cluster, info, role),
     };
     let found = cluster.members().values().find(fits);
     let address = found.and_then(|m| Some((m.host.as_deref()?, m.port?)));
     let Some((host, port)) = address else {
-        return Err(Failure::Failed(anyhow::anyhow!("Can not find a suitable member")));
+        return Err(failed("Can not find a suitable member"));
     };
     Ok(ctl.printer.line(format_args!("host={host} port={port}"))?)
 }

@@ -1,36 +1,59 @@
-//! `switchover` and `failover`: ask, tell the agent, show what happens, say how it ended.
+//! `switchover` and `failover`: ask, tell the agent, show what happens, say how it ended and why.
 //! Leaves whether it may happen to the agents.
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use pgherd_api::rest::{FailoverBody, paths};
-use pgherd_api::{Cluster, MemberInfo};
+use pgherd_api::{Cluster, MemberInfo, Response};
+use pgherd_core::cluster::Key;
 use pgherd_core::{Lsn, NodeName};
+use pgherd_store::{Compare, Op, Txn};
 
-use super::{Ctl, leader_of, list, timestamp, url_of};
-use crate::args::{FailoverArgs, Format, SwitchoverArgs};
-use crate::live::Live;
-use crate::output::{Failure, Outcome, ask, confirm};
-use crate::up::Progress;
+use super::watch::{LOOK_EVERY, Watch, all_reasons};
+use super::{Ctl, failed, leader_of, list, member, paused, timestamp, when};
+use crate::args::{FailoverArgs, Format, PlaceArgs, SwitchoverArgs};
+use crate::output::{Failure, Outcome, ask, ask_or, confirm};
 
-/// An agent answers when the new leader is there, or after 20 seconds.
+/// An agent answers when the new leader is there, or after 20 seconds (contract 2.4).
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What an agent didn't see the end of is watched for so long.
+const UNKNOWN: Duration = Duration::from_secs(60);
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-fn failed(words: impl Into<String>) -> Failure {
-    Failure::Failed(anyhow::anyhow!(words.into()))
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Switchover,
+    Failover,
 }
 
-/// What can be refused before anybody is asked.
-pub(super) fn check(args: &SwitchoverArgs) -> Outcome {
-    if args.scheduled.as_deref().is_some_and(|when| when != "now") {
-        let words = "a switchover at a later time isn't there yet; leave --scheduled out";
-        return Err(Failure::refused("--scheduled", words));
+impl What {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::Failover => "failover",
+        }
     }
-    Ok(())
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Switchover => "Switchover",
+            Self::Failover => "Failover",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Switchover => paths::SWITCHOVER,
+            Self::Failover => paths::FAILOVER,
+        }
+    }
 }
 
-pub(super) async fn switchover(mut ctl: Ctl, args: &SwitchoverArgs) -> Outcome {
+pub(super) async fn switchover(place: &PlaceArgs, args: &SwitchoverArgs) -> Outcome {
+    // What can be refused before anybody is asked.
+    when::scheduled(args.scheduled.as_deref())?;
+    let mut ctl = Ctl::open(place, args.cluster.cluster.as_deref()).await?;
     let cluster = ctl.read().await?;
     let scope = ctl.keys.scope().to_owned();
     show(&mut ctl, &cluster)?;
@@ -38,7 +61,7 @@ pub(super) async fn switchover(mut ctl: Ctl, args: &SwitchoverArgs) -> Outcome {
     let named = match &args.leader {
         Some(name) => name.clone(),
         None if args.force => leader.name.to_string(),
-        None => prompt(&format!("Primary [{}]", leader.name), leader.name.as_str())?,
+        None => ask_or("Primary", leader.name.as_str(), "say --leader NAME and --force")?,
     };
     if named != leader.name.as_str() {
         return Err(failed(format!("Member {named} is not the leader of cluster {scope}")));
@@ -47,25 +70,34 @@ pub(super) async fn switchover(mut ctl: Ctl, args: &SwitchoverArgs) -> Outcome {
     if candidates.is_empty() {
         return Err(failed("No candidates found to switchover to"));
     }
-    let candidate = match (&args.candidate, args.force) {
-        (Some(name), _) => name.clone(),
-        (None, true) => String::new(),
-        (None, false) => prompt(&format!("Candidate {candidates:?} []").replace('"', "'"), "")?,
+    let candidate = candidate(args.candidate.as_ref(), args.force, &candidates)?;
+    check_candidate(&cluster, &candidate, Some(&leader.name), &scope)?;
+    let at = match (&args.scheduled, args.force) {
+        (Some(text), _) => when::scheduled(Some(text))?,
+        (None, true) => None,
+        (None, false) => {
+            let example = when::next_hour();
+            let question = format!("When should the switchover take place (e.g. {example} ) ");
+            when::scheduled(Some(&ask_or(&question, "now", "say --scheduled TIME, or --force")?))?
+        }
     };
-    check_candidate(&cluster, &candidate, &leader.name, &scope)?;
+    if at.is_some() && paused(&cluster) {
+        return Err(failed("Can't schedule switchover in the paused state"));
+    }
     if !args.force {
-        confirm(&format!(
-            "Are you sure you want to switchover cluster {scope}, demoting current leader {}?",
-            leader.name
-        ))?;
+        let what = match &at {
+            Some(at) => format!("schedule switchover of cluster {scope} at {at}"),
+            None => format!("switchover cluster {scope}"),
+        };
+        let name = &leader.name;
+        confirm(&format!("Are you sure you want to {what}, demoting current leader {name}?"))?;
     }
     let body = FailoverBody {
         leader: Some(leader.name.to_string()),
         candidate: Some(candidate).filter(|name| !name.is_empty()),
-        scheduled_at: None,
+        scheduled_at: at,
     };
-    let url = url_of(leader, paths::SWITCHOVER)?;
-    carry_out(&mut ctl, "Switchover", &url, &body).await
+    carry_out(&mut ctl, What::Switchover, &cluster, leader, &body).await
 }
 
 pub(super) async fn failover(mut ctl: Ctl, args: &FailoverArgs) -> Outcome {
@@ -73,21 +105,16 @@ pub(super) async fn failover(mut ctl: Ctl, args: &FailoverArgs) -> Outcome {
     let scope = ctl.keys.scope().to_owned();
     show(&mut ctl, &cluster)?;
     let leader = leader_of(&cluster);
-    let candidates = candidates(&cluster, leader.map(|m| &m.name));
-    let candidate = match (&args.candidate, args.force) {
-        (Some(name), _) => name.clone(),
-        (None, true) => String::new(),
-        (None, false) => prompt(&format!("Candidate {candidates:?} []").replace('"', "'"), "")?,
-    };
+    let leader_name = leader.map(|m| &m.name);
+    let candidates = candidates(&cluster, leader_name);
+    let candidate = candidate(args.candidate.as_ref(), args.force, &candidates)?;
     if candidate.is_empty() {
-        return Err(failed("Failover could be performed only to a specific candidate"));
+        let words =
+            "Failover could be performed only to a specific candidate; say --candidate NAME";
+        return Err(Failure::refused("--candidate", words));
     }
-    let nobody = NodeName::new("-").ok();
-    let leader_name = leader.map(|m| m.name.clone()).or(nobody);
-    if let Some(leader) = &leader_name {
-        check_candidate(&cluster, &candidate, leader, &scope)?;
-    }
-    let info = cluster.members().values().find(|m| m.name.as_str() == candidate);
+    check_candidate(&cluster, &candidate, leader_name, &scope)?;
+    let info = member(&cluster, &candidate);
     if !args.force {
         warn_of_loss(&mut ctl, &cluster, info)?;
         let demoting = leader.map(|m| format!(", demoting current leader {}", m.name));
@@ -98,8 +125,18 @@ pub(super) async fn failover(mut ctl: Ctl, args: &FailoverArgs) -> Outcome {
     }
     let body = FailoverBody { leader: None, candidate: Some(candidate), scheduled_at: None };
     let target = leader.or(info).ok_or_else(|| failed("nobody can be asked"))?;
-    let url = url_of(target, paths::FAILOVER)?;
-    carry_out(&mut ctl, "Failover", &url, &body).await
+    carry_out(&mut ctl, What::Failover, &cluster, target, &body).await
+}
+
+fn candidate(said: Option<&String>, force: bool, candidates: &[String]) -> Outcome<String> {
+    match (said, force) {
+        (Some(name), _) => Ok(name.clone()),
+        (None, true) => Ok(String::new()),
+        (None, false) => {
+            let question = format!("Candidate {candidates:?} []").replace('"', "'");
+            ask(&question, "say --candidate NAME and --force")
+        }
+    }
 }
 
 /// In synchronous modes only a voter surely has every commit.
@@ -112,16 +149,15 @@ fn warn_of_loss(ctl: &mut Ctl, cluster: &Cluster, candidate: Option<&MemberInfo>
         return Ok(());
     };
     let behind = candidate.xlog_location.unwrap_or(Lsn::ZERO);
-    let end = view.current_beat().map_or(Lsn::ZERO, |beat| beat.value.lsn);
+    let beat = view.current_beat().map(|beat| beat.value.lsn);
+    let end = view.status.as_ref().map(|status| status.value.optime).max(beat);
     ctl.printer.line(format_args!(
         "Warning: {} is no synchronous standby; commits may be lost (it is {} bytes behind).",
         candidate.name,
-        behind.lag_behind(end)
+        behind.lag_behind(end.unwrap_or(Lsn::ZERO))
     ))?;
-    confirm(&format!(
-        "Are you sure you want to failover to the asynchronous node {}?",
-        candidate.name
-    ))
+    let name = &candidate.name;
+    confirm(&format!("Are you sure you want to failover to the asynchronous node {name}?"))
 }
 
 fn show(ctl: &mut Ctl, cluster: &Cluster) -> Outcome {
@@ -129,28 +165,25 @@ fn show(ctl: &mut Ctl, cluster: &Cluster) -> Outcome {
     Ok(ctl.printer.raw(list::render(cluster, Format::Pretty, false))?)
 }
 
-fn prompt(question: &str, default: &str) -> Outcome<String> {
-    match ask(question)? {
-        None => Err(Failure::Aborted),
-        Some(answer) if answer.is_empty() => Ok(default.to_owned()),
-        Some(answer) => Ok(answer),
-    }
-}
-
 fn candidates(cluster: &Cluster, leader: Option<&NodeName>) -> Vec<String> {
     let fit = |m: &&MemberInfo| Some(&m.name) != leader && !m.nofailover();
     cluster.members().values().filter(fit).map(|m| m.name.to_string()).collect()
 }
 
-fn check_candidate(cluster: &Cluster, candidate: &str, leader: &NodeName, scope: &str) -> Outcome {
+fn check_candidate(
+    cluster: &Cluster,
+    candidate: &str,
+    leader: Option<&NodeName>,
+    scope: &str,
+) -> Outcome {
     if candidate.is_empty() {
         return Ok(());
     }
-    if candidate == leader.as_str() {
+    if leader.is_some_and(|leader| candidate == leader.as_str()) {
         let words = format!("Member {candidate} is already the leader of cluster {scope}");
         return Err(failed(words));
     }
-    if candidates(cluster, Some(leader)).iter().any(|name| name == candidate) {
+    if candidates(cluster, leader).iter().any(|name| name == candidate) {
         return Ok(());
     }
     Err(failed(format!(
@@ -159,38 +192,114 @@ fn check_candidate(cluster: &Cluster, candidate: &str, leader: &NodeName, scope:
 }
 
 /// Asks the agent and shows what happens meanwhile.
-async fn carry_out(ctl: &mut Ctl, what: &str, url: &str, body: &FailoverBody) -> Outcome {
+async fn carry_out(
+    ctl: &mut Ctl,
+    what: What,
+    before: &Cluster,
+    target: &MemberInfo,
+    body: &FailoverBody,
+) -> Outcome {
     let json = serde_json::to_value(body).map_err(anyhow::Error::from)?;
+    let concerned: Vec<MemberInfo> = before.members().values().cloned().collect();
+    let mut watch = Watch::new(before);
+    watch.know_reasons(ctl, &concerned).await;
+    let url = super::url_of(target, what.path())?;
     let rest = ctl.rest.clone().with_timeout(PATIENCE);
-    let mut answer = std::pin::pin!(rest.request(Method::POST, url, Some(&json)));
-    let mut live = Live::follow(&ctl.store, &ctl.keys);
-    let mut progress = Progress::default();
-    let mut told = false;
-    let response = loop {
-        tokio::select! {
-            response = &mut answer => break response,
-            Some(_) = live.next() => {
-                let Some(cluster) = live.cluster() else { continue };
-                let lines = progress.take(cluster);
-                // The first view is where it begins; only what follows is news.
-                if told {
-                    for line in lines {
-                        let line = ctl.printer.dim(&format!("  {line}"));
-                        ctl.printer.line(line)?;
-                    }
-                }
-                told = true;
-            }
+    let call = rest.request(Method::POST, &url, Some(&json));
+    let response = match watch.during(ctl, &concerned, call).await? {
+        Ok(response) => response,
+        Err(error) => {
+            write_wish(ctl, what, before, body, &error.into()).await?;
+            return watch_the_end(ctl, what, before, watch, &concerned).await;
         }
     };
-    let response = response.map_err(|error| anyhow::Error::new(error).context(what.to_owned()))?;
-    let (status, text) = (response.status.as_u16(), response.text());
-    if status >= 400 {
-        let unknown = status == 503 && text.contains("status unknown");
-        let outcome = if unknown { "result unknown" } else { "failed" };
-        return Err(failed(format!("{what} {outcome}, details: {status}, {text}")));
+    watch.look(ctl).await?;
+    let (status, text) = (response.status, response.text());
+    if status == StatusCode::OK || status == StatusCode::ACCEPTED {
+        ctl.printer.line(format_args!("{} {text}", timestamp()))?;
+        let cluster = ctl.read().await?;
+        return Ok(ctl.printer.raw(list::render(&cluster, Format::Pretty, false))?);
     }
-    ctl.printer.line(format_args!("{} {text}", timestamp()))?;
-    let cluster = ctl.read().await?;
-    Ok(ctl.printer.raw(list::render(&cluster, Format::Pretty, false))?)
+    if is_unknown(&response) {
+        return watch_the_end(ctl, what, before, watch, &concerned).await;
+    }
+    all_reasons(ctl, before).await?;
+    Err(failed(format!("{} failed, details: {}, {text}", what.title(), status.as_u16())))
+}
+
+fn is_unknown(response: &Response) -> bool {
+    response.status == StatusCode::SERVICE_UNAVAILABLE && response.text().contains("status unknown")
+}
+
+/// Nobody answers at the agent: the wish goes where the agents look for wishes.
+async fn write_wish(
+    ctl: &mut Ctl,
+    what: What,
+    before: &Cluster,
+    body: &FailoverBody,
+    error: &anyhow::Error,
+) -> Outcome {
+    let word = what.word();
+    let store = ctl.store(&format!("the agent doesn't answer ({error:#}); a {word} without it"))?;
+    let key = ctl.keys.path(&Key::Failover);
+    let mut wish = serde_json::Map::new();
+    for (name, value) in [
+        ("leader", &body.leader),
+        ("member", &body.candidate),
+        ("scheduled_at", &body.scheduled_at),
+    ] {
+        if let Some(value) = value {
+            wish.insert(name.to_owned(), value.clone().into());
+        }
+    }
+    let value = serde_json::Value::Object(wish).to_string();
+    let txn = Txn {
+        compare: vec![Compare::mod_revision(key.clone(), before.failover_modified().0)],
+        then: vec![Op::put(key, value)],
+        otherwise: Vec::new(),
+    };
+    let reply = store.txn(txn, WRITE_LIMIT).await.map_err(anyhow::Error::from)?;
+    if !reply.succeeded {
+        return Err(failed("somebody else asked for a new leader at the same time; look again"));
+    }
+    let words = format!("Could not {word} using Patroni api, falling back to DCS ({error:#})");
+    Ok(ctl.printer.line(format_args!("{} {words}", timestamp()))?)
+}
+
+/// The agent doesn't say how it ended: the store will, or the agents will say why not.
+async fn watch_the_end(
+    ctl: &mut Ctl,
+    what: What,
+    before: &Cluster,
+    mut watch: Watch,
+    concerned: &[MemberInfo],
+) -> Outcome {
+    let former = leader_of(before).map(|m| m.name.clone());
+    let until = watch.elapsed() + UNKNOWN;
+    let mut last = None;
+    while watch.elapsed() < until {
+        if let Some(cluster) = watch.look(ctl).await? {
+            if cluster.schedule().is_some() {
+                ctl.printer.line(format_args!("{} {} scheduled", timestamp(), what.title()))?;
+                return Ok(());
+            }
+            let serves = |m: &&MemberInfo| {
+                Some(&m.name) != former.as_ref() && m.role == "primary" && m.state == "running"
+            };
+            if let Some(leader) = leader_of(&cluster).filter(serves) {
+                let name = &leader.name;
+                let word = if what == What::Failover { "failed" } else { "switched" };
+                ctl.printer.line(format_args!("{} {word} over to \"{name}\"", timestamp()))?;
+                return Ok(ctl.printer.raw(list::render(&cluster, Format::Pretty, false))?);
+            }
+            last = Some(cluster);
+        }
+        watch.reasons(ctl, concerned).await?;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    all_reasons(ctl, last.as_ref().unwrap_or(before)).await?;
+    let leads = last.as_ref().and_then(leader_of).map(|m| m.name.to_string());
+    let leads = leads.map_or_else(|| "nobody leads".to_owned(), |name| format!("{name} leads"));
+    let seconds = watch.elapsed().as_secs();
+    Err(failed(format!("{} did not happen within {seconds} s: {leads}", what.title())))
 }

@@ -2,60 +2,113 @@
 //! A pure function of text and address; leaves opening connections to `ctl`.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
 use pgherd_agent::{Login, StoreSettings};
+use pgherd_api::Secret;
 
-use super::node::{ClusterId, Resolved, cluster_id, sort_out};
+use super::node::{ClusterId, Resolved, sort_out};
 use super::parse;
 use super::problem::Problem;
 use super::section::Section;
 use super::store::{endpoint, store_address};
 use super::yaml::Node;
-use pgherd_api::Secret;
 
 /// Where a cluster is, and how to be allowed to change it.
 #[derive(Clone, Debug)]
 pub(crate) struct ControlSettings {
     pub(crate) cluster: ClusterId,
     pub(crate) store: StoreSettings,
-    pub(crate) rest_auth: Option<Login>,
+    pub(crate) access: Access,
+}
+
+/// How agents are spoken to (contract 2.5).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    pub(crate) login: Option<Login>,
+    pub(crate) tls: Tls,
+    /// The REST API that the file itself is about: whom to ask when the store doesn't answer.
+    pub(crate) agent: Option<String>,
+}
+
+/// The `ctl` section's certificates; `restapi.cafile` where it names no authority.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tls {
+    pub(crate) authority: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) insecure: bool,
+}
+
+/// What the command line says, and so needs not be in the file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Given<'a> {
+    pub(crate) dcs_url: Option<&'a str>,
+    pub(crate) cluster: Option<&'a str>,
 }
 
 /// Reads a node's or a control file; other keys than these are none of our business.
 pub(crate) fn resolve(
     text: &str,
-    dcs_url: Option<&str>,
+    given: Given<'_>,
 ) -> Result<Resolved<ControlSettings>, Vec<Problem>> {
+    read_with(text, |root| read(root, given))
+}
+
+/// Reads only how agents are spoken to, and the cluster's name.
+pub(crate) fn access_only(text: &str) -> Result<Resolved<(Access, Option<String>)>, Vec<Problem>> {
+    read_with(text, |root| Some((access(root), root.optional("scope", parse::key_part))))
+}
+
+fn read_with<T>(
+    text: &str,
+    read: impl FnOnce(&Section<'_>) -> Option<T>,
+) -> Result<Resolved<T>, Vec<Problem>> {
     let document = Node::parse(text).map_err(|problem| vec![problem])?;
     let problems = RefCell::new(Vec::new());
     let root = Section::root(&document, &problems);
-    let settings = read(&root, dcs_url);
+    let value = read(&root);
     drop(root);
-    sort_out(settings, problems.into_inner())
+    sort_out(value, problems.into_inner())
 }
 
-fn read(root: &Section<'_>, dcs_url: Option<&str>) -> Option<ControlSettings> {
-    let cluster = cluster_id(root);
-    let given = dcs_url.map(|url| {
+fn read(root: &Section<'_>, given: Given<'_>) -> Option<ControlSettings> {
+    let scope = match given.cluster {
+        Some(name) => Some(name.to_owned()),
+        None => root.required("scope", "pgherd", parse::key_part),
+    };
+    let namespace = root.optional("namespace", |text| Ok(text.trim_matches('/').to_owned()));
+    let url = given.dcs_url.map(|url| {
         dcs(url).map_err(|words| root.note(Problem::error(None, "--dcs-url", words))).ok()
     });
-    let (store, namespace) = match given {
-        Some(given) => given.unzip(),
+    let (store, said) = match url {
+        Some(url) => url.unzip(),
         None => (store_address(root), None),
     };
-    let rest_auth = ["ctl", "restapi"].into_iter().find_map(|section| login(root, section));
-    let mut cluster = cluster?;
-    if let Some(namespace) = namespace.flatten() {
-        cluster.namespace = namespace;
-    }
-    Some(ControlSettings { cluster, store: store?, rest_auth })
+    let access = access(root);
+    let namespace = said.flatten().or(namespace).unwrap_or_else(|| "service".to_owned());
+    Some(ControlSettings { cluster: ClusterId { namespace, scope: scope? }, store: store?, access })
 }
 
-fn login(root: &Section<'_>, section: &'static str) -> Option<Login> {
-    if !root.has(section) {
-        return None;
+fn access(root: &Section<'_>) -> Access {
+    let (ctl, rest) = (root.section("ctl"), root.section("restapi"));
+    let path = |section: &Section<'_>, key| section.optional(key, parse::text).map(PathBuf::from);
+    let tls = Tls {
+        authority: path(&ctl, "cacert").or_else(|| path(&rest, "cafile")),
+        certificate: path(&ctl, "certfile"),
+        key: path(&ctl, "keyfile"),
+        insecure: ctl.optional("insecure", parse::boolean).unwrap_or(false),
+    };
+    let protocol = if rest.has("certfile") { "https" } else { "http" };
+    let agent = rest.optional("connect_address", parse::host_port);
+    Access {
+        login: login(&ctl).or_else(|| login(&rest)),
+        tls,
+        agent: agent.map(|address| format!("{protocol}://{address}")),
     }
-    let section = root.section(section);
+}
+
+fn login(section: &Section<'_>) -> Option<Login> {
     if !section.has("authentication") {
         return None;
     }
@@ -65,7 +118,8 @@ fn login(root: &Section<'_>, section: &'static str) -> Option<Login> {
     Some(Login { username, password })
 }
 
-/// `etcd3://host:port/namespace` (contract 5.1); the namespace is optional.
+/// `etcd3://host:port/namespace` (contract 5.1); the namespace is optional. Without a scheme the
+/// port could tell the store's kind; ours is always the same.
 pub(crate) fn dcs(url: &str) -> Result<(StoreSettings, Option<String>), String> {
     if url.starts_with("unix://") {
         let endpoints = vec![endpoint(url, "http")?];
@@ -100,10 +154,32 @@ mod tests {
 
     #[test]
     fn a_node_file_is_enough() {
-        let text = "scope: demo\nname: n1\nrestapi: {authentication: {username: a, password: b}}\n\
-                    etcd3: {hosts: 'h:2379'}\n";
-        let found = resolve(text, None).ok().unwrap().value;
+        let text = "scope: demo\nname: n1\nrestapi: {connect_address: 'h:8008', authentication: \
+                    {username: a, password: b}}\netcd3: {hosts: 'h:2379'}\n";
+        let found = resolve(text, Given::default()).ok().unwrap().value;
         assert_eq!(found.cluster, ClusterId { namespace: "service".into(), scope: "demo".into() });
-        assert_eq!(found.rest_auth.unwrap().username, "a");
+        assert_eq!(found.access.login.unwrap().username, "a");
+        assert_eq!(found.access.agent.as_deref(), Some("http://h:8008"));
+    }
+
+    #[test]
+    fn the_ctl_section_goes_before_the_agents_own() {
+        let text = "restapi: {cafile: /r, certfile: /s, connect_address: 'h:1', authentication: \
+                    {username: r, password: r}}\nctl: {cacert: /c, keyfile: /k, insecure: on, \
+                    authentication: {username: c, password: c}}\netcd3: {hosts: 'h:2379'}\n";
+        let given = Given { cluster: Some("x"), ..Given::default() };
+        let access = resolve(text, given).ok().unwrap().value.access;
+        assert_eq!(access.login.unwrap().username, "c");
+        assert_eq!(access.tls.authority, Some("/c".into()));
+        assert_eq!((access.tls.key, access.tls.insecure), (Some("/k".into()), true));
+        assert_eq!(access.agent.as_deref(), Some("https://h:1"));
+    }
+
+    #[test]
+    fn patronictls_own_file_has_no_scope() {
+        let text = "etcd3: {hosts: 'h:2379'}\n";
+        assert!(resolve(text, Given::default()).is_err());
+        let given = Given { cluster: Some("demo"), ..Given::default() };
+        assert_eq!(resolve(text, given).ok().unwrap().value.cluster.scope, "demo");
     }
 }
