@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgherd_api::MemberInfo;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, Found, Server};
+use pgherd_postgres::{Address, Found, Progress, Server};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -30,6 +30,8 @@ pub(crate) struct Observation {
     pub(crate) facts: PgFacts,
     /// When the postmaster started, in unix seconds.
     pub(crate) started: Option<i64>,
+    /// How far a copy is that runs now.
+    pub(crate) copied: Option<Progress>,
 }
 
 /// Where the members' PostgreSQLs are, as the store has it now.
@@ -247,7 +249,10 @@ impl Sampler {
             let look = self.look().await;
             let mut facts = self.server.facts(at).await;
             self.correct(&mut facts, look);
-            let observation = Box::new(Observation { facts, started: look.started });
+            let observation = {
+                let copied = self.server.progress();
+                Box::new(Observation { facts, started: look.started, copied })
+            };
             if self.events.send(Event::Observed(observation)).await.is_err() {
                 return;
             }

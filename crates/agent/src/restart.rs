@@ -154,6 +154,7 @@ mod tests {
         Observation {
             facts: PgFacts { at: Time(0), state: PgState::Running(running) },
             started: Some(started),
+            copied: None,
         }
     }
 

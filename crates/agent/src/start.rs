@@ -115,6 +115,9 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
     Ok(NodeConfig {
         name: settings.name.clone(),
         nofailover: settings.nofailover,
+        clonefrom: settings.tags.get("clonefrom").and_then(pgherd_config::dynamic::boolean)
+            == Some(true),
+        restores_alone: settings.lifecycle.hooks.restores_without_leader(),
         founding_policy: settings.founding_policy.clone(),
         may_found: settings.may_found,
         seed: getrandom::u64().map_err(AgentError::Random)?,

@@ -169,6 +169,7 @@ pub(crate) fn member_record(info: &MemberInfo) -> MemberRecord {
         timeline: info.timeline,
         streaming: info.replication_state.as_deref() == Some("streaming"),
         nofailover: info.nofailover(),
+        clonefrom: info.tags.get("clonefrom").and_then(config::boolean) == Some(true),
         paused: info.pause,
         checkpoint_pending: info.checkpoint_after_promote == Some(false),
         patroni: info.pgherd.is_none(),

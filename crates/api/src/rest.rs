@@ -344,6 +344,12 @@ pub struct PostgresBody {
     /// What runs on it at the moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
+    /// How far a copy is that runs at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copied_bytes: Option<u64>,
+    /// How much there is to copy, as far as the source knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
     /// How the last operation that failed, failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,

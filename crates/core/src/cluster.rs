@@ -289,6 +289,8 @@ pub struct MemberRecord {
     pub streaming: bool,
     /// May never lead.
     pub nofailover: bool,
+    /// Others are copied from it rather than from the leader.
+    pub clonefrom: bool,
     /// `pause`: this agent has seen that management is paused.
     pub paused: bool,
     /// `checkpoint_after_promote: false`: a promoted primary whose pg_control doesn't name its

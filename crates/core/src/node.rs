@@ -24,6 +24,10 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// May never lead.
     pub nofailover: bool,
+    /// Others are copied from it rather than from the leader.
+    pub clonefrom: bool,
+    /// It can make its data from a backup, though nobody leads.
+    pub restores_alone: bool,
     /// What a new cluster's `config` key gets when this node founds it.
     pub founding_policy: Policy,
     /// This node may make the first data directory.

@@ -226,10 +226,11 @@ pub enum PgOp {
         /// The leader.
         source: NodeName,
     },
-    /// Replace the directory by a new copy of `source`; what was there is moved aside first.
+    /// Replace the directory by a new copy; what was there is moved aside first.
     Clone {
-        /// The leader.
-        source: NodeName,
+        /// The leader, or a replica that stands in for it; `None`: from a backup, by the methods that
+        /// need no running server.
+        source: Option<NodeName>,
     },
     /// Change `synchronous_standby_names`; done when a new connection and the checkpointer have
     /// loaded it.

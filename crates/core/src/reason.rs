@@ -93,6 +93,8 @@ pub enum Reason {
     StartingReplica,
     /// No data; copying the leader.
     Copying,
+    /// No data, and nobody leads; restoring a backup.
+    RestoringBackup,
     /// This WAL goes past the point where the leader's timeline branched off.
     Diverged,
     /// pg_rewind can't repair this directory; copying the leader anew.
@@ -283,6 +285,7 @@ impl Reason {
             Self::FollowNewLeader => "following the new leader",
             Self::StartingReplica => "starting PostgreSQL as a replica",
             Self::Copying => "no data here; copying the leader",
+            Self::RestoringBackup => "no data here, and nobody leads; restoring a backup",
             Self::Diverged => "this WAL goes past the branch of the leader's timeline; pg_rewind",
             Self::RewindImpossible => "pg_rewind can't repair this data; copying the leader",
             Self::BrokenData => "an interrupted operation left unusable data; copying the leader",

@@ -116,6 +116,8 @@ impl World {
         let config = NodeConfig {
             name: self.names[node].clone(),
             nofailover: self.options.nofailover == Some(node),
+            clonefrom: self.options.clonefrom == Some(node),
+            restores_alone: false,
             founding_policy: self.options.policy.clone(),
             may_found: true,
             seed: self.rng.next(),

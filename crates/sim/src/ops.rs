@@ -104,9 +104,11 @@ impl World {
             PgOp::Kill => {
                 self.kill_tree(node, 5_000, 40_000);
             }
-            PgOp::Rewind { source } | PgOp::Clone { source } => {
+            PgOp::Rewind { source } | PgOp::Clone { source: Some(source) } => {
                 self.begin_copy(node, &source.clone(), &op.op)?;
             }
+            // There is no archive in this world.
+            PgOp::Clone { source: None } => return Err(PgFailureKind::SourceUnreachable),
             PgOp::SetNames { .. } => {
                 if run != Run::Primary || self.nodes[node].pg.hang != Hang::No {
                     return Err(PgFailureKind::QueryFailed);
@@ -306,7 +308,8 @@ impl World {
             PgOp::Stop => self.stopped(node, same),
             PgOp::Kill => {}
             PgOp::Rewind { source } => self.rewound(node, &source.clone())?,
-            PgOp::Clone { source } => self.cloned(node, &source.clone())?,
+            PgOp::Clone { source: Some(source) } => self.cloned(node, &source.clone())?,
+            PgOp::Clone { source: None } => return Err(PgFailureKind::SourceUnreachable),
             PgOp::SetNames { names } => {
                 if !same || self.nodes[node].pg.run != Run::Primary {
                     return Err(PgFailureKind::QueryFailed);

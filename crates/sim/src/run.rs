@@ -78,12 +78,14 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
     };
     let length = rng.between(30_000_000, 120_000_000);
     let nofailover = (nodes > 2 && rng.permille(100)).then_some(nodes - 1);
+    let clonefrom = rng.permille(200).then_some(nodes - 1);
     let options = Options {
         seed,
         nodes,
         policy,
         mutant: wanted.mutant,
         nofailover,
+        clonefrom,
         clients: true,
         plain_clocks: false,
     };

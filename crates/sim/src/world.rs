@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) mutant: Option<Mutant>,
     /// A node that may never lead.
     pub(crate) nofailover: Option<Ix>,
+    /// Tagged `clonefrom`.
+    pub(crate) clonefrom: Option<Ix>,
     /// Clients write by themselves.
     pub(crate) clients: bool,
     /// All clocks are the world's.

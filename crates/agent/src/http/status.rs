@@ -262,8 +262,11 @@ pub(super) fn explain(desk: &Desk) -> ExplainBody {
 }
 
 fn postgres(board: &Board) -> PostgresBody {
+    let copied = board.observed.as_ref().and_then(|observed| observed.copied);
     let mut body = PostgresBody {
         operation: board.operation.map(str::to_owned),
+        copied_bytes: copied.map(|copied| copied.done),
+        total_bytes: copied.map(|copied| copied.total),
         last_failure: board.last_failure.clone(),
         ..PostgresBody::default()
     };

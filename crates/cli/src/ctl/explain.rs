@@ -104,7 +104,10 @@ fn postgres(pg: &PostgresBody) -> String {
     if let Some(count) = pg.waits_for_count.filter(|_| !pg.waits_for.is_empty()) {
         parts.push(format!("commits wait for {count} of {}", names(&pg.waits_for)));
     }
-    parts.extend(pg.operation.as_ref().map(|operation| format!("doing: {operation}")));
+    let copied = pg.copied_bytes.zip(pg.total_bytes);
+    let copied = copied.map(|(done, total)| format!(" ({} of {} MB)", done >> 20, total >> 20));
+    let copied = copied.unwrap_or_default();
+    parts.extend(pg.operation.as_ref().map(|operation| format!("doing: {operation}{copied}")));
     parts.join(", ")
 }
 

@@ -35,6 +35,7 @@ fn view() -> ClusterView {
         timeline: None,
         streaming: true,
         nofailover: false,
+        clonefrom: false,
         paused: false,
         checkpoint_pending: false,
         patroni: false,
@@ -97,6 +98,8 @@ impl Bench {
         let config = NodeConfig {
             name: name("n2"),
             nofailover: false,
+            clonefrom: false,
+            restores_alone: false,
             founding_policy: Policy::default(),
             may_found: true,
             seed: 0,

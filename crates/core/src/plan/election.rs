@@ -8,7 +8,7 @@ use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::{PeerMessage, PeerPg, PledgeAnswer, Position};
-use crate::postgres::{PgOp, PgState};
+use crate::postgres::{BrokenData, PgOp, PgState};
 use crate::reason::Reason;
 use crate::state::{Candidacy, Pg};
 use crate::{Duration, NodeName, Revision};
@@ -131,9 +131,28 @@ impl Node {
                 }
                 PgState::NotAccepting(_) => Some(Reason::StartingReplica),
                 PgState::Unresponsive { .. } => Some(Reason::Unresponsive),
-                PgState::Absent | PgState::Broken(_) => Some(Reason::WaitingForLeader),
+                PgState::Absent | PgState::Broken(_) => Some(self.restore_alone()),
             },
         }
+    }
+
+    /// No data and no leader: a backup may be there.
+    fn restore_alone(&mut self) -> Reason {
+        let Some(state) = self.pg_facts().map(|facts| &facts.state) else {
+            return Reason::WaitingForFacts;
+        };
+        // What pg_rewind or a bad disk left may be repaired once there is a leader.
+        let empty = matches!(state, PgState::Absent | PgState::Broken(BrokenData::InitInterrupted));
+        if !empty || !self.config.restores_alone || self.maybe_alive {
+            return Reason::WaitingForLeader;
+        }
+        if self.durable.wal_term.take().is_some() {
+            self.persist();
+        }
+        if self.all_persisted() {
+            self.start_op(PgOp::Clone { source: None });
+        }
+        Reason::RestoringBackup
     }
 
     // === returning ===

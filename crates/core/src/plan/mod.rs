@@ -271,6 +271,7 @@ impl Node {
             timeline: self.running().map(|r| r.timeline),
             streaming,
             nofailover: self.config.nofailover,
+            clonefrom: self.config.clonefrom,
             paused: self.policy().pause,
             checkpoint_pending: self.primary().is_some_and(|p| !p.checkpointed),
             patroni: false,
@@ -420,7 +421,9 @@ impl Node {
         self.backoff = crate::node::Backoff::default();
         if matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. }) {
             self.backoff.repaired = true;
-            self.durable.data_terms = running.begun_in.into_iter().collect();
+            // A backup is of whatever terms: none is known.
+            let known = *op != PgOp::Clone { source: None };
+            self.durable.data_terms = running.begun_in.filter(|_| known).into_iter().collect();
             self.durable.data_from = None;
             self.persist();
         } else {

@@ -3,6 +3,7 @@
 use crate::cluster::Beat;
 use crate::mutant::Mutant;
 use crate::node::Node;
+use crate::peer::PeerPg;
 use crate::postgres::{BrokenData, ControlFacts, ControlState, PgOp, PgState};
 use crate::reason::Reason;
 use crate::state::Pg;
@@ -126,9 +127,30 @@ impl Node {
             return Reason::WaitingForLeader;
         }
         if self.forget_wal() {
-            self.start_op(PgOp::Clone { source: leader });
+            let source = Some(self.stand_in().unwrap_or(leader));
+            self.start_op(PgOp::Clone { source });
         }
         reason
+    }
+
+    /// A replica tagged `clonefrom` that is in the leader's term for sure; after a failure it is the
+    /// leader's turn again. Which of several: chance, for each copy anew.
+    fn stand_in(&self) -> Option<NodeName> {
+        let term = self.view.current_term();
+        let fit = |name: &&NodeName| {
+            self.heard(name, Duration::secs(1)).is_some_and(|peer| {
+                peer.beat.pg == PeerPg::Replica { streaming: true }
+                    && peer.beat.position.map(|position| position.term) == term
+            })
+        };
+        let tagged = self.view.members.iter().filter(|(_, member)| member.value.clonefrom);
+        let names = tagged.map(|(name, _)| name).filter(|name| **name != self.config.name);
+        let fit: Vec<&NodeName> = names.filter(fit).collect();
+        if fit.is_empty() || self.backoff.failures % 2 == 1 {
+            return None;
+        }
+        let at = (self.config.seed ^ self.now.0) % fit.len() as u64;
+        Some(fit[usize::try_from(at).unwrap_or(0)].clone())
     }
 
     /// Replaces data of a PostgreSQL that may still run.

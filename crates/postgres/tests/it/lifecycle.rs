@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
 use pgherd_config::Lifecycle;
-use pgherd_config::lifecycle::{Bootstrap, Command, CustomBootstrap, FirstData, Method};
+use pgherd_config::lifecycle::{
+    Bootstrap, Command, CustomBootstrap, CustomReplica, FirstData, Method, ReplicaMethod,
+};
 use pgherd_core::Timeline;
 use pgherd_core::postgres::{PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_postgres::Settings;
@@ -17,6 +19,10 @@ use crate::trial;
 pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "initdb_options_and_the_script_after_it", initdb_options);
     trial(trials, "a_failed_bootstrap_is_moved_away", failed_bootstrap);
+    trial(trials, "a_replica_by_commands_in_their_order", replica_by_command);
+    trial(trials, "a_replica_from_a_backup_without_a_leader", replica_without_leader);
+    trial(trials, "pg_basebackup_has_two_tries_and_options", two_tries);
+    trial(trials, "no_room_for_two_copies", no_room);
     trial(trials, "a_cluster_from_a_backup_at_a_point_in_time", point_in_time);
 }
 
@@ -197,4 +203,146 @@ async fn point_in_time() {
     node.done(PgOp::Init).await;
     start(&node).await;
     assert_eq!(node.sql("SELECT count(*) FROM t").await, "0");
+}
+
+fn replica(herd: &Herd, name: &str, text: &str) -> CustomReplica {
+    CustomReplica {
+        name: name.into(),
+        run: Method {
+            command: script(herd, &format!("{name}.sh"), text),
+            no_params: false,
+            extras: vec![("stanza".into(), "main".into())],
+        },
+        keep_data: false,
+        no_leader: false,
+    }
+}
+
+/// pg_basebackup as somebody's script calls it.
+fn own_backup(settings: &Settings) -> String {
+    format!(
+        "{} -w -X stream -c fast -D \"${{4#--datadir=}}\" -d \"${{5#--connstring=}}\"",
+        settings.bin.program("pg_basebackup").display()
+    )
+}
+
+async fn replica_by_command() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    one.sql("CREATE TABLE t AS SELECT 1 AS i").await;
+    let mut settings = herd.settings("n2");
+    let arguments = herd.path("arguments");
+    let noted = format!("echo \"$@\" > {}; {}", arguments.display(), own_backup(&settings));
+    let broken = replica(&herd, "broken", "touch \"${4#--datadir=}/half\"; exit 1");
+    let works = replica(&herd, "works", &noted);
+    let methods = [broken, works].map(ReplicaMethod::Custom);
+    settings.lifecycle.hooks.create_replica = methods.into();
+    let two = herd.open(settings).await;
+    one.done(PgOp::EnsureSlots { nodes: vec![two.settings.node.clone()] }).await;
+    let source = Some(one.settings.node.clone());
+    two.done(PgOp::Clone { source: source.clone() }).await;
+    let said = std::fs::read_to_string(&arguments).unwrap();
+    let data = two.settings.data_dir.display();
+    let begins = format!(
+        "--stanza=main --scope=it's a: test --role=replica --datadir={data} --connstring=host="
+    );
+    assert!(said.starts_with(&begins) && !said.contains("se'cr"), "{said}");
+    assert!(!two.settings.data_dir.join("half").exists());
+    two.done(PgOp::StartReplica { upstream: source.clone() }).await;
+    two.until_streaming().await;
+
+    // With keep_data the command finds the old directory; without, it is moved aside.
+    two.done(PgOp::Stop).await;
+    std::fs::write(two.settings.data_dir.join("precious"), "").unwrap();
+    let mut settings = two.agent_ends().await;
+    let mut keeps = replica(&herd, "keeps", "test -e \"${4#--datadir=}/precious\"");
+    keeps.keep_data = true;
+    settings.lifecycle.hooks.create_replica = vec![ReplicaMethod::Custom(keeps)];
+    let two = herd.open(settings).await;
+    two.done(PgOp::Clone { source: source.clone() }).await;
+    assert!(two.settings.data_dir.join("precious").exists());
+    let mut settings = two.agent_ends().await;
+    let fails = replica(&herd, "fails", "touch \"${4#--datadir=}/half\"; exit 1");
+    settings.lifecycle.hooks.create_replica = vec![ReplicaMethod::Custom(fails)];
+    let two = herd.open(settings).await;
+    let failed = failure(&two, PgOp::Clone { source }).await;
+    assert!(failed.detail.contains("replica method fails"), "{failed:?}");
+    assert_eq!(two.state().await, PgState::Absent);
+    let parent = two.settings.data_dir.parent().unwrap();
+    let all = std::fs::read_dir(parent).unwrap().flatten().map(|entry| entry.path());
+    assert!(all.into_iter().any(|path| path.join("precious").exists()), "moved aside");
+}
+
+async fn replica_without_leader() {
+    let herd = Herd::new();
+    let (archive, backup) = backed_up(&herd).await;
+    let mut settings = herd.settings("n2");
+    let copy = format!("cp -a {}/. \"${{4#--datadir=}}\"", backup.display());
+    let mut method = replica(&herd, "archive", &copy);
+    let with_leader = replica(&herd, "never", "exit 1");
+    method.no_leader = true;
+    settings.lifecycle.hooks.create_replica =
+        vec![ReplicaMethod::BaseBackup, ReplicaMethod::Custom(with_leader)];
+    settings.parameters.insert("restore_command".into(), restore_command(&archive));
+    let two = herd.open(settings).await;
+    let failed = failure(&two, PgOp::Clone { source: None }).await;
+    assert!(failed.detail.contains("no_leader"), "{failed:?}");
+    let mut settings = two.agent_ends().await;
+    settings.lifecycle.hooks.create_replica.push(ReplicaMethod::Custom(method));
+    let two = herd.open(settings).await;
+    two.done(PgOp::Clone { source: None }).await;
+    let leader: pgherd_core::NodeName = "n1".parse().unwrap();
+    two.done(PgOp::StartReplica { upstream: Some(leader) }).await;
+    let archived = async || two.sql("SELECT to_regclass('t')").await == "t";
+    two.until("what the archive has", archived).await;
+}
+
+async fn two_tries() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let mut settings = herd.settings("n2");
+    let tries = herd.path("tries");
+    let own = format!("date +%s >> {}; {}", tries.display(), own_backup(&settings));
+    settings.lifecycle.hooks.basebackup = vec!["--tablespace-mapping=/relative".into()];
+    let last = ReplicaMethod::Custom(replica(&herd, "last", &own));
+    settings.lifecycle.hooks.create_replica = vec![ReplicaMethod::BaseBackup, last];
+    let two = herd.open(settings).await;
+    let source = Some(one.settings.node.clone());
+    let begin = std::time::Instant::now();
+    two.done(PgOp::Clone { source: source.clone() }).await;
+    assert!(begin.elapsed().as_secs() >= 5, "the second try comes after a pause");
+    assert!(tries.exists(), "the next method had its turn");
+    let mut settings = two.agent_ends().await;
+    settings.lifecycle.hooks.basebackup = vec!["--max-rate=512M".into(), "--label=hello".into()];
+    settings.lifecycle.hooks.create_replica = Vec::new();
+    let two = herd.open(settings).await;
+    two.done(PgOp::Clone { source }).await;
+    let label = std::fs::read_to_string(two.settings.data_dir.join("backup_label")).unwrap();
+    assert!(label.contains("LABEL: hello"), "{label}");
+}
+
+async fn no_room() {
+    let Some(small) = std::env::var_os(crate::node::SMALL) else {
+        eprintln!("skipped: a small file system needs root");
+        return;
+    };
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let settings = herd.settings_in("n2", &Path::new(&small).join("room"));
+    let two = herd.open(settings).await;
+    let source = Some(one.settings.node.clone());
+    two.done(PgOp::Clone { source: source.clone() }).await;
+    // There was room for one; there is none for two.
+    std::fs::write(two.settings.data_dir.join("ballast"), vec![b'x'; 70 << 20]).unwrap();
+    two.done(PgOp::Clone { source: source.clone() }).await;
+    let parent = two.settings.data_dir.parent().unwrap();
+    let aside = std::fs::read_dir(parent).unwrap().flatten();
+    assert!(!aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains(".old-")));
+    two.done(PgOp::StartReplica { upstream: source.clone() }).await;
+    two.done(PgOp::Stop).await;
+    // No copy would fit, whatever went: nothing goes.
+    std::fs::write(parent.join("somebody else's"), vec![b'x'; 100 << 20]).unwrap();
+    let failed = failure(&two, PgOp::Clone { source }).await;
+    assert_eq!(failed.kind, pgherd_core::postgres::PgFailureKind::DiskFull, "{failed:?}");
+    assert!(matches!(two.state().await, PgState::Stopped(_)));
 }

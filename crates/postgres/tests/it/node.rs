@@ -107,7 +107,7 @@ impl Herd {
         let node = self.node(name).await;
         let upstream = source.settings.node.clone();
         source.done(PgOp::EnsureSlots { nodes: vec![node.settings.node.clone()] }).await;
-        node.done(PgOp::Clone { source: upstream.clone() }).await;
+        node.done(PgOp::Clone { source: Some(upstream.clone()) }).await;
         node.done(PgOp::StartReplica { upstream: Some(upstream) }).await;
         node.until_streaming().await;
         node

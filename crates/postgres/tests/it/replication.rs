@@ -162,7 +162,8 @@ async fn clone_keeps_the_old() {
     let server = std::sync::Arc::clone(&two.server);
     let source = one.settings.node.clone();
     one.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 300000)").await;
-    let cloning = tokio::spawn(async move { server.execute(PgOp::Clone { source }).await });
+    let cloning =
+        tokio::spawn(async move { server.execute(PgOp::Clone { source: Some(source) }).await });
     let copying = async || two.settings.data_dir.with_extension("clone").join("base").exists();
     two.until("copying", copying).await;
     two.done(PgOp::Kill).await;
@@ -170,7 +171,7 @@ async fn clone_keeps_the_old() {
     assert!(two.settings.data_dir.join("precious").exists());
     assert!(matches!(two.state().await, PgState::Stopped(_)));
 
-    two.done(PgOp::Clone { source: one.settings.node.clone() }).await;
+    two.done(PgOp::Clone { source: Some(one.settings.node.clone()) }).await;
     assert!(!two.settings.data_dir.join("precious").exists());
     let parent = two.settings.data_dir.parent().unwrap();
     let aside = std::fs::read_dir(parent).unwrap().flatten().map(|entry| entry.path());
@@ -186,8 +187,8 @@ async fn unreachable_source() {
     let two = herd.node("n2").await;
     one.done(PgOp::Kill).await;
     for op in [
-        PgOp::Clone { source: one.settings.node.clone() },
-        PgOp::Clone { source: "nobody".parse().unwrap() },
+        PgOp::Clone { source: Some(one.settings.node.clone()) },
+        PgOp::Clone { source: "nobody".parse().ok() },
     ] {
         let result = two.execute(op).await;
         let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };

@@ -17,7 +17,8 @@ const RULE: Rule = Rule {
 pub(crate) fn check(world: &mut World, node: Ix, op: &PgOp) {
     let source = match op {
         PgOp::Init => return check_init(world, node),
-        PgOp::Clone { source } | PgOp::Rewind { source } => source,
+        PgOp::Clone { source } => source.as_ref(),
+        PgOp::Rewind { source } => Some(source),
         PgOp::StartPrimary { .. }
         | PgOp::StartReplica { .. }
         | PgOp::Follow { .. }
@@ -30,7 +31,7 @@ pub(crate) fn check(world: &mut World, node: Ix, op: &PgOp) {
     if world.leader() == Some(node) && world.nodes[node].pg.dir.is_some() {
         return world.broken(RULE, format!("n{} leads and orders {op:?}", node + 1));
     }
-    let from = world.index(source);
+    let from = source.and_then(|source| world.index(source));
     if from.is_some_and(|from| from == node) {
         return world.broken(RULE, format!("n{} orders {op:?} of itself", node + 1));
     }

@@ -12,7 +12,7 @@ use crate::world::{Options, World, seconds};
 
 /// The verbs, for who writes a scenario.
 pub(crate) const VERBS: &str = "\
-cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [seed S]
+cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [clonefrom NODE] [seed S]
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
 crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | unhang NODES
@@ -335,6 +335,7 @@ impl Stage {
 fn cluster(words: &[&str]) -> Result<World, String> {
     let mut policy = Policy::default();
     let mut seed = 1;
+    let mut clonefrom = None;
     let mut rest = words.iter();
     let count = rest.next().and_then(|n| n.parse().ok()).filter(|n| (1..=5).contains(n));
     let nodes = count.ok_or("cluster wants 1 to 5 nodes")?;
@@ -349,6 +350,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
             "count" => policy.synchronous_node_count = number(value()?)? as u32,
             "lag" => policy.maximum_lag_on_failover = number(value()?)?,
             "seed" => seed = number(value()?)?,
+            "clonefrom" => clonefrom = Some((number(value()?)?.max(1) - 1) as Ix),
             other => return Err(format!("a cluster has no '{other}'")),
         }
     }
@@ -358,6 +360,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
         policy,
         mutant: None,
         nofailover: None,
+        clonefrom,
         clients: true,
         plain_clocks: true,
     };

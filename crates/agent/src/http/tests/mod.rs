@@ -99,7 +99,7 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         at: now,
         cluster: Some(Arc::new(cluster(more))),
         store: Some(StoreSeen { at: now, unix_seconds: 1_795_372_411 }),
-        observed: Some(Arc::new(Observation { facts, started: Some(1_795_370_773) })),
+        observed: Some(Arc::new(Observation { facts, started: Some(1_795_370_773), copied: None })),
         decision: Decision {
             at: now,
             term: None,
