@@ -28,6 +28,10 @@ pub(crate) enum Command {
     Router(FileArgs),
     /// Run the embedded store
     Store(StoreArgs),
+    /// Run a directory of SQL files through the router, once
+    Init(crate::commands::init::InitArgs),
+    /// Ask the agent, router or exporter of this machine whether it is well
+    Health(crate::commands::health::HealthArgs),
     /// Serve metrics of one PostgreSQL, as postgres_exporter does
     Exporter(crate::commands::exporter::ExporterArgs),
     /// Say which version this is

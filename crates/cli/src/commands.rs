@@ -3,6 +3,8 @@
 
 pub(crate) mod agent;
 pub(crate) mod exporter;
+pub(crate) mod health;
+pub(crate) mod init;
 pub(crate) mod router;
 pub(crate) mod store;
 

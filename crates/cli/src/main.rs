@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod ctl;
+mod first;
 mod live;
 mod lock;
 mod output;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     if words.get(1).map(OsString::as_os_str) == Some(OsStr::new("guard")) {
         return pgherd_guard::main(words.split_off(1));
     }
+    if first::applies(&words) {
+        return first::run(&words).unwrap_or_else(|failure| output::finish(Err(failure)));
+    }
     let cli = Cli::parse_from(words);
     output::finish(run(cli.command))
 }
@@ -41,6 +45,8 @@ fn run(command: Command) -> output::Outcome {
         Command::Agent(args) => commands::agent::run(&args),
         Command::Router(args) => commands::router::run(&args),
         Command::Store(args) => commands::store::run(&args),
+        Command::Init(args) => commands::init::run(&args),
+        Command::Health(args) => commands::health::run(&args),
         Command::Exporter(args) => commands::exporter::run(args),
         Command::Version => commands::version(),
     }

@@ -22,6 +22,7 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("*", "agent", "only cli starts an agent"),
     ("*", "router", "only cli starts a router"),
     ("*", "exporter", "only cli starts an exporter"),
+    ("*", "init", "only cli starts an init job"),
     ("*", "cli", "the binary is the last in every chain"),
     ("*", "sim", "a shipped crate never needs the simulator"),
 ];

@@ -1,6 +1,7 @@
 //! A real PostgreSQL for tests: made, started and ended here. As root it runs as `postgres`.
 //! Versions: all that Debian has installed, and the 17 that `scripts/setup test` brings.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -94,8 +95,7 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // SIGQUIT ends the children too; SIGKILL would leave them behind.
-            let pid = rustix::process::Pid::from_child(&child);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+            let _ = Command::new("kill").args(["-QUIT", &child.id().to_string()]).status();
             let _ = child.wait();
         }
     }
@@ -103,6 +103,13 @@ impl Server {
     /// How to connect to it.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgresql://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// All that the server has logged.
+    #[allow(dead_code, reason = "not every test that shares this file reads logs")]
+    pub(crate) fn log(&self) -> String {
+        let files = std::fs::read_dir(self.dir.path().join("data/log")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
     }
 
     /// A connection of the test's own.
@@ -132,7 +139,7 @@ fn quiet(program: PathBuf) -> Command {
 
 /// The account to run as, when this is root.
 fn postgres() -> Option<(u32, u32)> {
-    if !rustix::process::getuid().is_root() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
     }
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap();

@@ -137,7 +137,9 @@ impl Connection {
         let not_sent = |why| Error::NotSent { endpoint: self.endpoint.to_string(), why };
         let request =
             pb::AuthenticateRequest { name: who.user.clone(), password: who.password.clone() };
-        let asked = self.unary::<_, pb::AuthenticateResponse>(pb::path::AUTHENTICATE, request);
+        // Without the token: etcd looks at it first, and one that has expired would be refused.
+        let request = tonic::Request::new(request);
+        let asked = self.send::<_, pb::AuthenticateResponse>(pb::path::AUTHENTICATE, request);
         let Ok(answer) = timeout(AUTHENTICATE_LIMIT, asked).await else {
             return Err(not_sent(Obstacle::Silent(AUTHENTICATE_LIMIT)));
         };
@@ -182,9 +184,16 @@ impl Connection {
         Q: Message + 'static,
         R: Message + Default + 'static,
     {
+        self.send(path, self.request(message)).await
+    }
+
+    async fn send<Q, R>(&self, path: &'static str, request: tonic::Request<Q>) -> Result<R, Failure>
+    where
+        Q: Message + 'static,
+        R: Message + Default + 'static,
+    {
         let mut grpc = self.grpc();
         let codec = ProstCodec::<Q, R>::default();
-        let request = self.request(message);
         match grpc.unary(request, PathAndQuery::from_static(path), codec).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(Failure::from(status)),

@@ -1,27 +1,15 @@
 //! What only a real etcd does: authentication, its space quota, a leader that dies.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pgherd_store::{Client, Credentials, Error, Op, Options, Refusal, Txn, WatchEvent};
+use pgherd_store::{Client, Credentials, Error, Obstacle, Op, Options, Refusal, Txn, WatchEvent};
 use rustix::process::Signal;
 
 use crate::child::signal_child;
-use crate::support::{Etcd, WITHIN, find};
+use crate::support::{Etcd, WITHIN, enable_auth, etcdctl, find};
 
 fn put(value: String) -> Txn {
     Txn { then: vec![Op::put("c/a", value)], ..Txn::default() }
-}
-
-fn etcdctl(etcd: &Etcd, args: &str) {
-    let program = find("PGHERD_ETCDCTL", "etcdctl").unwrap();
-    let output = Command::new(program)
-        .env("ETCDCTL_API", "3")
-        .args(["--endpoints", &etcd.address])
-        .args(args.split(' '))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "etcdctl {args}: {output:?}");
 }
 
 #[tokio::test]
@@ -37,16 +25,7 @@ async fn with_authentication() {
     };
     // A store without authentication takes anybody.
     as_user("root", "secret").txn(put("0".to_owned()), WITHIN).await.unwrap();
-    for args in [
-        "user add root:secret",
-        "user add app:hunter2",
-        "role add app",
-        "role grant-permission app --prefix=true readwrite c/",
-        "user grant-role app app",
-        "auth enable",
-    ] {
-        etcdctl(&etcd, args);
-    }
+    enable_auth(&etcd, "c/", &[]);
     let client = as_user("app", "hunter2");
     client.txn(put("1".to_owned()), WITHIN).await.unwrap();
     let mut watcher = client.watch_prefix("c/");
@@ -57,8 +36,8 @@ async fn with_authentication() {
     let Error::Rejected { refusal: Refusal::Permission, .. } = denied else { panic!("{denied}") };
 
     // Every token is void now; the connection still stands.
-    etcdctl(&etcd, "--user root:secret auth disable");
-    etcdctl(&etcd, "auth enable");
+    etcdctl(&etcd, &["--user", "root:secret", "auth", "disable"]);
+    etcdctl(&etcd, &["auth", "enable"]);
     let began = Instant::now();
     client.txn(put("2".to_owned()), WITHIN).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2));
@@ -89,6 +68,42 @@ async fn out_of_space() {
     let status = client.status(WITHIN).await.unwrap();
     assert!(status.leader != 0 && status.db_size > 0, "{status:?}");
     assert_eq!(client.member_list(WITHIN).await.unwrap().len(), 1);
+}
+
+/// One endpoint is configured; the others are found, and take over when it dies. Then another one
+/// dies, and the last says what is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_found_and_a_lost_majority_is_said() {
+    let Some(mut members) = Etcd::start_three().await else { return };
+    let discovery = Some(Duration::from_millis(100));
+    let client = Client::new(Options { discovery, ..Options::new(vec![members[0].endpoint()]) });
+    let mut watcher = client.watch_prefix("c/");
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Reset(_))));
+    let began = Instant::now();
+    while client.endpoints().len() < 3 {
+        assert!(began.elapsed() < WITHIN, "{:?}", client.endpoints());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.endpoints()[0], members[0].endpoint(), "what is configured comes first");
+    drop(members.remove(0));
+    let began = Instant::now();
+    while client.txn(put("after".to_owned()), Duration::from_secs(1)).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(6));
+    }
+    let seen = async { while !matches!(watcher.next().await, Some(WatchEvent::Changed { .. })) {} };
+    tokio::time::timeout(Duration::from_secs(6), seen).await.unwrap();
+
+    drop(members.remove(0));
+    // The last one may believe for an election timeout that nothing has happened.
+    let began = Instant::now();
+    let error = loop {
+        let error = client.prefix("c/", Duration::from_secs(1)).await.unwrap_err();
+        if matches!(error, Error::NotSent { why: Obstacle::NoLeader, .. }) {
+            break error;
+        }
+        assert!(began.elapsed() < Duration::from_secs(6), "{error}");
+    };
+    assert!(error.to_string().contains("more than half of etcd's members are away"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

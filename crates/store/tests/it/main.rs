@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![allow(unreachable_pub)]
 
+mod certificates;
 mod child;
 mod conformance;
 mod durability;
@@ -10,4 +11,5 @@ mod etcdctl;
 mod failover;
 mod model;
 mod support;
+mod tls;
 mod watch;

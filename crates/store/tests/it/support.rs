@@ -66,6 +66,7 @@ impl Embedded {
 pub struct Etcd {
     pub child: Child,
     pub address: String,
+    scheme: &'static str,
     _dir: tempfile::TempDir,
 }
 
@@ -98,18 +99,25 @@ impl Etcd {
     }
 
     pub async fn start_with(more: &[&str]) -> Option<Self> {
-        let program = find("PGHERD_ETCD", "etcd")?;
-        let peer = free_port();
-        let etcd = Self::spawn(&program, "one", peer, &[("one", peer)], more);
+        let etcd = Self::spawn_one("http", more)?;
         etcd.client().status(Duration::from_secs(20)).await.unwrap();
         Some(etcd)
+    }
+
+    /// Not waited for: how to reach it is the caller's business.
+    pub fn spawn_one(scheme: &'static str, more: &[&str]) -> Option<Self> {
+        let program = find("PGHERD_ETCD", "etcd")?;
+        let peer = free_port();
+        Some(Self::spawn(&program, scheme, "one", peer, &[("one", peer)], more))
     }
 
     pub async fn start_three() -> Option<Vec<Self>> {
         let program = find("PGHERD_ETCD", "etcd")?;
         let all = ["one", "two", "three"].map(|name| (name, free_port()));
-        let members: Vec<_> =
-            all.iter().map(|(name, peer)| Self::spawn(&program, name, *peer, &all, &[])).collect();
+        let members: Vec<_> = all
+            .iter()
+            .map(|(name, peer)| Self::spawn(&program, "http", name, *peer, &all, &[]))
+            .collect();
         for member in &members {
             member.client().status(Duration::from_secs(20)).await.unwrap();
         }
@@ -118,6 +126,7 @@ impl Etcd {
 
     fn spawn(
         program: &Path,
+        scheme: &'static str,
         name: &str,
         peer: u16,
         cluster: &[(&str, u16)],
@@ -125,7 +134,7 @@ impl Etcd {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
-        let (url, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{peer}"));
+        let (url, peer) = (format!("{scheme}://{address}"), format!("http://127.0.0.1:{peer}"));
         let cluster: Vec<_> =
             cluster.iter().map(|(name, peer)| format!("{name}=http://127.0.0.1:{peer}")).collect();
         let child = Command::new(program)
@@ -140,14 +149,44 @@ impl Etcd {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, address, _dir: dir }
+        Self { child, address, scheme, _dir: dir }
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 
     pub fn endpoint(&self) -> Endpoint {
-        self.address.parse().unwrap()
+        self.url().parse().unwrap()
     }
 
     pub fn client(&self) -> Client {
         Client::new(Options::new(vec![self.endpoint()]))
+    }
+}
+
+/// Runs etcdctl; it must be there.
+pub fn etcdctl(etcd: &Etcd, args: &[&str]) {
+    let program = find("PGHERD_ETCDCTL", "etcdctl").unwrap();
+    let output = Command::new(program)
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", &etcd.url()])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "etcdctl {args:?}: {output:?}");
+}
+
+/// Users `root:secret` and `app:hunter2`, the latter with all rights below `prefix` only.
+pub fn enable_auth(etcd: &Etcd, prefix: &str, access: &[&str]) {
+    for words in [
+        &["user", "add", "root:secret"][..],
+        &["user", "add", "app:hunter2"],
+        &["role", "add", "app"],
+        &["role", "grant-permission", "app", "--prefix=true", "readwrite", prefix],
+        &["user", "grant-role", "app", "app"],
+        &["auth", "enable"],
+    ] {
+        etcdctl(etcd, &[access, words].concat());
     }
 }
