@@ -17,6 +17,7 @@ pub(crate) struct Tools {
     postgres: Option<PathBuf>,
     etcd: Option<PathBuf>,
     etcdctl: Option<PathBuf>,
+    patroni: bool,
 }
 
 impl Tools {
@@ -33,6 +34,7 @@ impl Tools {
             postgres: newest_packaged_postgres().or_else(|| find("postgres")),
             etcd: etcd.or_else(|| find("etcd")),
             etcdctl: find("etcdctl"),
+            patroni: has_patroni(root),
             path: std::env::join_paths(&directories).unwrap_or_default(),
         }
     }
@@ -56,6 +58,9 @@ impl Tools {
             Some(path) => version(path, "version"),
             None => counts += super::skip("no etcdctl: the embedded store is tested without it"),
         }
+        if !self.patroni {
+            counts += super::skip("no Patroni: no cluster is tested with it (scripts/setup test)");
+        }
         counts
     }
 }
@@ -66,6 +71,13 @@ fn first_line_of(path: &Path, argument: &str) -> String {
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let line = text.as_deref().unwrap_or_default().lines().next().unwrap_or("does not start");
     format!("{}: {line}", path.display())
+}
+
+/// Where the end-to-end tests look for it.
+fn has_patroni(root: &Path) -> bool {
+    let named = std::env::var_os("PGHERD_PATRONI").map(PathBuf::from);
+    let dir = named.unwrap_or_else(|| root.join("target/tools/patroni"));
+    dir.join("patroni/dcs/etcd3.py").is_file()
 }
 
 /// The server of the highest major version among Debian's packages.

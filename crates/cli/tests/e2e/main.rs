@@ -6,6 +6,8 @@
 
 mod herd;
 mod many;
+mod mixed;
+mod patroni;
 mod processes;
 mod round;
 mod writer;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         test("kill_9_of_up_alone", kill_9_of_up_alone),
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
         test("many_machines_on_etcd", many_machines_on_etcd),
+        test("patroni_and_pgherd_in_one_cluster", patroni::patroni_and_pgherd_in_one_cluster),
     ];
     tests.extend(Fault::ALL.map(|fault| {
         Trial::test(fault.name(), move || {

@@ -117,10 +117,10 @@ impl Site {
             _outer: outer,
         };
         for node in &site.nodes {
-            site.give(&node.dir, None);
-            site.give(&node.file(), Some(&site.node_file(node, options)));
+            give(&node.dir, None);
+            give(&node.file(), Some(&site.node_file(node, options)));
         }
-        site.give(&site.router_file(), Some(&site.router_text()));
+        give(&site.router_file(), Some(&site.router_text()));
         Some(site)
     }
 
@@ -302,18 +302,6 @@ impl Site {
             "scope: {SCOPE}\n{store}write: 127.0.0.1:{write}\nread: 127.0.0.1:{read}\nhold: 30s\n"
         )
     }
-
-    /// Makes a directory, or a file with that text, for the user whom agents run as.
-    pub(crate) fn give(&self, path: &Path, text: Option<&str>) {
-        match text {
-            Some(text) => fs::write(path, text).unwrap(),
-            None => fs::create_dir(path).unwrap(),
-        }
-        if rustix::process::geteuid().is_root() {
-            let (uid, gid) = postgres_user();
-            chown(path, Some(uid), Some(gid)).unwrap();
-        }
-    }
 }
 
 impl Drop for Site {
@@ -327,22 +315,34 @@ impl Drop for Site {
     }
 }
 
-fn spawn(command: &mut Command, log: &Path) -> Child {
+pub(crate) fn spawn(command: &mut Command, log: &Path) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
 /// `PGHERD_ETCD`, or etcd on the PATH.
-fn etcd_program() -> Option<PathBuf> {
+pub(crate) fn etcd_program() -> Option<PathBuf> {
     std::env::var_os("PGHERD_ETCD").map(PathBuf::from).or_else(|| {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|file| file.is_file())
     })
 }
 
-fn postgres_user() -> (u32, u32) {
+pub(crate) fn postgres_user() -> (u32, u32) {
     let users = fs::read_to_string("/etc/passwd").unwrap();
     let line = users.lines().find(|line| line.starts_with("postgres:")).expect("a user postgres");
     let mut numbers = line.split(':').skip(2).map(|number| number.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Makes a directory, or a file with that text, for the user whom agents run as.
+pub(crate) fn give(path: &Path, text: Option<&str>) {
+    match text {
+        Some(text) => fs::write(path, text).unwrap(),
+        None => fs::create_dir(path).unwrap(),
+    }
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = postgres_user();
+        chown(path, Some(uid), Some(gid)).unwrap();
+    }
 }
