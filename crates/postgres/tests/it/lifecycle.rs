@@ -341,7 +341,8 @@ async fn no_room() {
     two.done(PgOp::StartReplica { upstream: source.clone() }).await;
     two.done(PgOp::Stop).await;
     // No copy would fit, whatever went: nothing goes.
-    std::fs::write(parent.join("somebody else's"), vec![b'x'; 100 << 20]).unwrap();
+    one.sql("CREATE TABLE big AS SELECT i, md5(i::text) FROM generate_series(1, 800000) i").await;
+    std::fs::write(parent.join("somebody else's"), vec![b'x'; 80 << 20]).unwrap();
     let failed = failure(&two, PgOp::Clone { source }).await;
     assert_eq!(failed.kind, pgherd_core::postgres::PgFailureKind::DiskFull, "{failed:?}");
     assert!(matches!(two.state().await, PgState::Stopped(_)));
