@@ -57,6 +57,8 @@ pub(crate) struct Agent {
     pub(crate) journal: Journal,
     pub(crate) board: watch::Sender<Arc<Board>>,
     pub(crate) http: JoinHandle<()>,
+    /// Why there is no point in going on.
+    pub(crate) fatal: Option<pgherd_store::Error>,
     pub(crate) exit: bool,
 }
 
@@ -104,6 +106,10 @@ impl Agent {
                     self.finish().await;
                     return Err(AgentError::StopTimedOut(STOP_BOUND));
                 }
+            }
+            if let Some(error) = self.fatal.take() {
+                self.finish().await;
+                return Err(AgentError::Store(error));
             }
         }
         self.finish().await;
@@ -291,6 +297,7 @@ impl Agent {
             }
             WatchEvent::Disconnected { endpoint, error } => {
                 tracing::warn!(endpoint, %error, "the watch on the store was lost");
+                self.judge(&error);
             }
             WatchEvent::Resumed { revision } => {
                 tracing::info!(revision, "the watch on the store goes on");
@@ -305,7 +312,18 @@ impl Agent {
         }
     }
 
+    /// Settings that never worked won't work later (contract 1.5: fatal at start); once they did, the
+    /// store may be put right, and the node goes on without it as long as it may.
+    fn judge(&mut self, error: &pgherd_store::Error) {
+        if self.store_seen.is_none() && error.is_misconfiguration() {
+            self.fatal = Some(error.clone());
+        }
+    }
+
     fn on_store(&mut self, id: RequestId, reply: StoreReply) {
+        if let StoreReply::Failed(_, error) = &reply {
+            self.judge(error);
+        }
         match reply {
             StoreReply::Outcome(outcome) | StoreReply::Failed(outcome, _) => {
                 if !matches!(outcome, StoreOutcome::NotSent | StoreOutcome::Unknown) {

@@ -75,6 +75,9 @@ pub enum AgentError {
     /// The store's address.
     #[error(transparent)]
     Endpoint(pgherd_store::InvalidEndpoint),
+    /// The store's settings don't let us in.
+    #[error(transparent)]
+    Store(pgherd_store::Error),
     /// The kernel's randomness.
     #[error("the system gives no random numbers")]
     Random(getrandom::Error),

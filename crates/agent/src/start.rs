@@ -97,6 +97,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         journal,
         board,
         http,
+        fatal: None,
         exit: false,
     })
 }

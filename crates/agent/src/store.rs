@@ -12,6 +12,7 @@ use pgherd_store::{
     Refusal, Snapshot, TlsFiles,
 };
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::clock;
 
@@ -45,8 +46,25 @@ pub(crate) struct StoreLane {
     keys: Keys,
     encoder: Encoder,
     requests: JoinSet<(RequestId, StoreReply)>,
-    /// The last request was not answered: said once, for the others of an outage say the same.
-    silent: bool,
+    /// What was said last of an outage.
+    trouble: Option<Trouble>,
+}
+
+/// Why requests fail, and when that was said: the others of an outage say the same.
+struct Trouble {
+    error: Error,
+    said: Instant,
+}
+
+/// Another kind of trouble is news, unless kinds take turns.
+const NEWS: Duration = Duration::from_secs(10);
+/// The same trouble is worth another line.
+const STILL: Duration = Duration::from_secs(60);
+
+impl Trouble {
+    fn covers(&self, error: &Error) -> bool {
+        self.said.elapsed() < if self.error.is_like(error) { STILL } else { NEWS }
+    }
 }
 
 /// What came of a request.
@@ -61,7 +79,7 @@ pub(crate) enum StoreReply {
 
 impl StoreLane {
     pub(crate) fn new(client: Client, keys: Keys, encoder: Encoder) -> Self {
-        Self { client, keys, encoder, requests: JoinSet::new(), silent: false }
+        Self { client, keys, encoder, requests: JoinSet::new(), trouble: None }
     }
 
     /// What the member key says beside the core's record, to be changed.
@@ -129,15 +147,17 @@ impl StoreLane {
     fn note(&mut self, reply: &StoreReply) {
         match reply {
             StoreReply::Failed(_, Error::LeaseNotFound) => {}
-            StoreReply::Failed(_, error) if self.silent => {
-                tracing::debug!(%error, "the store still does not answer");
+            StoreReply::Failed(_, error)
+                if self.trouble.as_ref().is_some_and(|t| t.covers(error)) =>
+            {
+                tracing::debug!(%error, "the store still can't be used");
             }
             StoreReply::Failed(_, error) => {
-                self.silent = true;
-                tracing::warn!(%error, "the store does not answer");
+                self.trouble = Some(Trouble { error: error.clone(), said: Instant::now() });
+                tracing::warn!(%error, "the store can't be used");
             }
-            StoreReply::Outcome(_) | StoreReply::Read(_) if self.silent => {
-                self.silent = false;
+            StoreReply::Outcome(_) | StoreReply::Read(_) if self.trouble.is_some() => {
+                self.trouble = None;
                 tracing::info!("the store answers again");
             }
             StoreReply::Outcome(_) | StoreReply::Read(_) => {}

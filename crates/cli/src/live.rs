@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use pgherd_agent::StoreSettings;
 use pgherd_api::{Change, Cluster, Keys, Record};
-use pgherd_store::{Client, Event, KeyValue, WatchEvent, Watcher};
+use pgherd_store::{Client, Error, Event, KeyValue, WatchEvent, Watcher};
 
 use crate::settings::node::ClusterId;
 
@@ -37,6 +37,7 @@ pub(crate) struct Live {
     watcher: Watcher,
     cluster: Option<Cluster>,
     connected: bool,
+    refused: Option<Error>,
 }
 
 /// What the store had to say.
@@ -52,7 +53,7 @@ impl Live {
     /// Begins to follow. Must be called within a runtime.
     pub(crate) fn follow(client: &Client, keys: &Keys) -> Self {
         let watcher = client.watch_prefix(keys.prefix().to_owned());
-        Self { keys: keys.clone(), watcher, cluster: None, connected: false }
+        Self { keys: keys.clone(), watcher, cluster: None, connected: false, refused: None }
     }
 
     /// The next news; `None` when the runtime shuts down. Cancel-safe.
@@ -71,6 +72,11 @@ impl Live {
         self.connected
     }
 
+    /// Why the store will never let us in, when it never did.
+    pub(crate) fn refused(&self) -> Option<&Error> {
+        self.refused.as_ref()
+    }
+
     fn take(&mut self, event: WatchEvent) -> News {
         match event {
             WatchEvent::Reset(snapshot) => {
@@ -85,7 +91,11 @@ impl Live {
             WatchEvent::Resumed { .. } => {}
             WatchEvent::Disconnected { error, .. } => {
                 self.connected = false;
-                return News::Lost(error.to_string());
+                let words = error.to_string();
+                if self.cluster.is_none() && error.is_misconfiguration() {
+                    self.refused = Some(error);
+                }
+                return News::Lost(words);
             }
             WatchEvent::ForeignCluster { endpoint, expected, found } => {
                 self.connected = false;

@@ -17,18 +17,27 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 
 /// Feeds the router until nobody listens any more. While the store is away the last view stays,
 /// with its age.
-pub(crate) async fn feed(mut live: Live, sender: watch::Sender<Arc<Topology>>) {
+///
+/// # Errors
+/// The settings never let us in.
+pub(crate) async fn feed(
+    mut live: Live,
+    sender: watch::Sender<Arc<Topology>>,
+) -> Result<(), pgherd_store::Error> {
     let mut ticks = tokio::time::interval(CONFIRM_EVERY);
     loop {
         tokio::select! {
             news = live.next() => match news {
-                None => return,
+                None => return Ok(()),
                 Some(crate::live::News::Lost(why)) => tracing::warn!(%why, "the store is lost"),
                 Some(crate::live::News::Cluster) => {}
             },
             // The watch itself notices a silent store within two seconds.
             _ = ticks.tick() => {}
-            () = sender.closed() => return,
+            () = sender.closed() => return Ok(()),
+        }
+        if let Some(error) = live.refused() {
+            return Err(error.clone());
         }
         if let Some(cluster) = live.cluster().filter(|_| live.connected()) {
             let now = Time(pgherd_guard::boottime_micros());

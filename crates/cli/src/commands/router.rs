@@ -39,13 +39,19 @@ async fn serve(settings: RouterSettings) -> Outcome {
     let unknown = Topology { cluster: keys.scope().to_owned(), ..Topology::default() };
     let (sender, receiver) = watch::channel(Arc::new(unknown));
     let live = live::Live::follow(&client, &keys);
-    let feed = tokio::spawn(topology::feed(live, sender));
+    let mut feed = tokio::spawn(topology::feed(live, sender));
     let router = Router::start(config(settings), receiver);
     let router = router.context("the router can't start")?;
-    stop.await;
+    let refused = tokio::select! {
+        () = stop => None,
+        ended = &mut feed => ended.ok().and_then(Result::err),
+    };
     router.shutdown(DRAIN).await;
     feed.abort();
-    Ok(())
+    match refused {
+        Some(error) => Err(anyhow::Error::from(error).context("the router stopped").into()),
+        None => Ok(()),
+    }
 }
 
 fn config(settings: RouterSettings) -> RouterConfig {

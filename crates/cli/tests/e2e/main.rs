@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
+#[path = "../../../store/tests/it/certificates.rs"]
+mod certificates;
 mod herd;
 mod many;
 mod mixed;
@@ -170,39 +172,70 @@ fn kill_9_of_all_but_postgresql() {
     execute(&write_port(&herd), "INSERT INTO acks VALUES (1)", LIMIT);
 }
 
-/// Three agents, a router and a real etcd: it comes up, switches over, and keeps its primary when
-/// etcd's leader dies.
+/// Three agents, a router and a real etcd with TLS and authentication: it comes up, switches over,
+/// and keeps its primary when etcd's leader dies.
 fn many_machines_on_etcd() {
-    let Some(mut site) = Site::new(&Options::default()) else { return };
+    let secure = Options { secure: true, ..Options::default() };
+    let Some(mut site) = Site::new(&secure) else { return };
     let took = site.start();
     say(&format!("whole after {} ms", took.as_millis()));
     let write = site.write_port();
     execute(&write, "CREATE TABLE acks (n bigint PRIMARY KEY)", LIMIT);
-    let before = site.leader();
+    let before = site.leader().expect("a leader");
     let (code, out, err) = site.ctl(&["switchover", "--force"]);
     assert_eq!(code, 0, "{out}{err}\n{}", site.everything());
     site.wait_whole();
-    let leader = site.leader();
+    let leader = site.leader().expect("a leader");
     assert_ne!(before, leader);
     // From here on nothing may change but etcd's leader.
     let timeline = "SELECT timeline_id::bigint FROM pg_control_checkpoint()";
     let promoted = numbers(&write, timeline, LIMIT);
     let writer = Writer::start(write.clone(), 1);
     let killed = site.kill_etcd_leader();
-    say(&format!("etcd's leader was {killed}"));
+    say(&format!("etcd's leader was {}", site.etcd[killed].name));
     // Longer than a term and an election of etcd's together: whoever would lose it has lost it.
     std::thread::sleep(Duration::from_secs(8));
+    // Tools know one endpoint only, and it may be the dead one.
+    site.start_etcd(killed);
     site.wait_whole();
     let acknowledged = writer.finish();
     verify(&write, &acknowledged, || site.everything());
     say(&format!("longest gap {} ms", longest_gap(&acknowledged).as_millis()));
-    assert_eq!(site.leader(), leader, "{}", site.everything());
+    assert_eq!(site.leader().as_ref(), Some(&leader), "{}", site.everything());
     assert_eq!(numbers(&write, timeline, LIMIT), promoted, "{}", site.everything());
-    let replica = before.expect("a leader before the switchover");
-    site.stop_agent(&replica);
-    assert_eq!(site.node(&replica).processes(), [0; 0], "an orderly stop leaves nothing");
-    site.start_agent(&replica);
+    site.stop_agent(&before);
+    assert_eq!(site.node(&before).processes(), [0; 0], "an orderly stop leaves nothing");
+    a_wrong_password_is_said(&site, &before);
+    site.start_agent(&before);
     site.wait_whole();
+}
+
+/// By the agent, the router and `ctl`, at once and without the password.
+fn a_wrong_password_is_said(site: &Site, node: &str) {
+    let right = std::fs::read_to_string(site.node(node).file()).unwrap();
+    let file = site.node(node).dir.join("wrong.yml");
+    many::give(&file, Some(&right.replace("e2e-etcd", "e2e-wrong")));
+    let router = site.dir.join("wrong-router.yml");
+    let text = std::fs::read_to_string(site.router_file()).unwrap();
+    let text = text.replace("e2e-etcd", "e2e-wrong");
+    // The site's own router has the ports.
+    let text = text.replace("write: 127.0.0.1", "write: 127.0.0.2");
+    many::give(&router, Some(&text.replace("read: 127.0.0.1", "read: 127.0.0.2")));
+    let path = |path: &Path| path.display().to_string();
+    for words in [
+        vec!["agent".to_owned(), path(&file)],
+        vec!["router".to_owned(), path(&router)],
+        vec!["ctl".to_owned(), "-c".to_owned(), path(&file), "list".to_owned()],
+    ] {
+        let begin = std::time::Instant::now();
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_pgherd")).args(&words).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {err}");
+        assert!(err.contains("user or password is wrong"), "{words:?}: {err}");
+        assert!(!err.contains("e2e-wrong"), "{words:?}: {err}");
+        assert!(begin.elapsed() < LIMIT, "{words:?} took {:?}", begin.elapsed());
+    }
 }
 
 fn survives(fault: Fault) {

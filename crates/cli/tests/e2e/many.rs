@@ -10,7 +10,8 @@
 //! site.node("node1").processes().iter().for_each(|pid| send(pid.cast_unsigned(), Signal::STOP));
 //! ```
 //!
-//! Everything lies below one directory (`Site::dir`) and dies with the value. `Options::dcs` and
+//! With `Options::secure` etcd wants TLS, client certificates and a password, and the files name one
+//! member only. Everything lies below one directory (`Site::dir`) and dies with the value. `Options::dcs` and
 //! `Options::node` add lines to the nodes' files; [`Node::file`] can be rewritten while it runs.
 
 use std::fs::{self, File};
@@ -19,17 +20,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgherd_store::{Client, Status};
+use pgherd_store::{Client, Status, TlsFiles};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::Config;
 
+use crate::certificates::Certificates;
 use crate::herd::{Member, WHOLE};
 use crate::processes::{free_ports, living_below, send, sweep};
 use crate::writer::{config, number_now, runtime};
 
 const SCOPE: &str = "many";
 const PASSWORD: &str = "e2e-superuser";
+const ETCD_USER: &str = "herd";
+const ETCD_PASSWORD: &str = "e2e-etcd";
 
 /// How a site differs from the usual one.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) dcs: String,
     /// Lines at the end of each node's file, top level.
     pub(crate) node: String,
+    /// etcd with TLS, client certificates and authentication; one endpoint, the others are found.
+    pub(crate) secure: bool,
 }
 
 /// A running site; dropping it leaves nothing behind.
@@ -49,6 +55,7 @@ pub(crate) struct Site {
     router: Option<Child>,
     write: u16,
     pub(crate) read: u16,
+    secure: Option<Certificates>,
 }
 
 /// One member of etcd.
@@ -87,8 +94,10 @@ impl Node {
 impl Site {
     /// The files of a site; nothing runs yet. None, with the reason, where there is no etcd.
     pub(crate) fn new(options: &Options) -> Option<Self> {
-        if etcd_program().is_none() {
-            crate::say("SKIPPED: no etcd; install etcd-server, or name it in PGHERD_ETCD");
+        let needed: &[&str] = if options.secure { &["openssl", "etcdctl"] } else { &[] };
+        let missing = needed.iter().find(|name| on_path(name).is_none());
+        if let Some(name) = missing.or(etcd_program().is_none().then_some(&"etcd")) {
+            crate::say(&format!("SKIPPED: no {name}; install it (scripts/setup test)"));
             return None;
         }
         let outer = tempfile::Builder::new().prefix("pgherd-many-").tempdir().unwrap();
@@ -107,7 +116,8 @@ impl Site {
             let (postgres, rest) = (ports[6 + n], ports[9 + n]);
             Node { dir: dir.join(&name), name, postgres, rest, agent: None }
         };
-        let site = Self {
+        let mut site = Self {
+            secure: None,
             etcd: etcd.collect(),
             nodes: (0..3).map(node).collect(),
             router: None,
@@ -116,6 +126,9 @@ impl Site {
             dir,
             _outer: outer,
         };
+        if options.secure {
+            site.secure = Some(site.certificates());
+        }
         for node in &site.nodes {
             give(&node.dir, None);
             give(&node.file(), Some(&site.node_file(node, options)));
@@ -130,6 +143,7 @@ impl Site {
         for index in 0..self.etcd.len() {
             self.start_etcd(index);
         }
+        self.enable_auth();
         let names: Vec<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
         names.iter().for_each(|name| self.start_agent(name));
         self.start_router();
@@ -137,12 +151,52 @@ impl Site {
         begin.elapsed()
     }
 
+    /// An authority, a certificate for etcd and one for clients.
+    fn certificates(&self) -> Certificates {
+        let dir = self.dir.join("tls");
+        give(&dir, None);
+        let made = Certificates::new("openssl".into(), dir.clone());
+        made.sign("etcd", "etcd", "IP:127.0.0.1", "2");
+        made.sign("client", ETCD_USER, "DNS:client", "2");
+        fs::read_dir(dir).unwrap().flatten().for_each(|file| chown_to_postgres(&file.path()));
+        made
+    }
+
+    /// A user who may use this cluster's keys and no others, as an operator would make it.
+    fn enable_auth(&self) {
+        let Some(made) = &self.secure else { return };
+        let path = |file| made.path(file).display().to_string();
+        let role = format!("/service/{SCOPE}/");
+        for words in [
+            "user add root:e2e-root",
+            &format!("user add {ETCD_USER}:{ETCD_PASSWORD}"),
+            "role add pgherd",
+            &format!("role grant-permission pgherd --prefix=true readwrite {role}"),
+            &format!("user grant-role {ETCD_USER} pgherd"),
+            "auth enable",
+        ] {
+            let output = Command::new("etcdctl")
+                .env("ETCDCTL_API", "3")
+                .args(["--cacert", &path("ca.pem"), "--endpoints", &self.etcd_url(0)])
+                .args(["--cert", &path("client.pem"), "--key", &path("client.key")])
+                .args(words.split(' '))
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "etcdctl {words}: {output:?}");
+        }
+    }
+
+    fn etcd_url(&self, index: usize) -> String {
+        let scheme = if self.secure.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.etcd[index].port)
+    }
+
     pub(crate) fn start_etcd(&mut self, index: usize) {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let all = self.etcd.iter().map(|e| format!("{}={}", e.name, url(e.peer)));
         let all = all.collect::<Vec<_>>().join(",");
-        let Etcd { name, port, peer, .. } = &self.etcd[index];
-        let (client, peer) = (url(*port), url(*peer));
+        let Etcd { name, peer, .. } = &self.etcd[index];
+        let (client, peer) = (self.etcd_url(index), url(*peer));
         let mut command = Command::new(etcd_program().expect("was there before"));
         command
             .args(["--name", name, "--heartbeat-interval", "50", "--election-timeout", "500"])
@@ -151,6 +205,12 @@ impl Site {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &all]);
+        if let Some(made) = &self.secure {
+            command.arg("--client-cert-auth");
+            command.arg("--cert-file").arg(made.path("etcd.pem"));
+            command.arg("--key-file").arg(made.path("etcd.key"));
+            command.arg("--trusted-ca-file").arg(made.path("ca.pem"));
+        }
         let log = self.dir.join(format!("{name}.log"));
         self.etcd[index].child = Some(spawn(&mut command, &log));
     }
@@ -183,21 +243,27 @@ impl Site {
         &self.nodes[self.index(name)]
     }
 
-    /// kill -9 of etcd's leader; its name.
-    pub(crate) fn kill_etcd_leader(&mut self) -> String {
+    /// kill -9 of etcd's leader; which of `etcd` it was.
+    pub(crate) fn kill_etcd_leader(&mut self) -> usize {
         let leads = |status: &Status| status.leader == status.member_id;
         let index = self.etcd_status().iter().position(|s| s.as_ref().is_some_and(leads));
-        let etcd = &mut self.etcd[index.expect("a leader of etcd's")];
+        let index = index.expect("a leader of etcd's");
+        let etcd = &mut self.etcd[index];
         let mut child = etcd.child.take().expect("it leads, so it runs");
         child.kill().unwrap();
         child.wait().unwrap();
-        etcd.name.clone()
+        index
     }
 
     fn etcd_status(&self) -> Vec<Option<Status>> {
-        let endpoints = self.etcd.iter().map(|e| format!("http://127.0.0.1:{}", e.port));
-        let endpoints = endpoints.map(|e| e.parse().unwrap()).collect();
-        let client = Client::new(pgherd_store::Options::new(endpoints));
+        let endpoints = (0..self.etcd.len()).map(|index| self.etcd_url(index).parse().unwrap());
+        let mut options = pgherd_store::Options::new(endpoints.collect());
+        if let Some(made) = &self.secure {
+            let path = |file| Some(made.path(file));
+            let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+            options.tls = TlsFiles { ca, cert, key };
+        }
+        let client = Client::new(options);
         let all = runtime().block_on(client.status_of_each(Duration::from_secs(5)));
         all.into_iter().map(|(_, status)| status.ok()).collect()
     }
@@ -266,12 +332,21 @@ impl Site {
         self.nodes.iter().position(|node| node.name == name).expect("a node of that name")
     }
 
-    fn router_file(&self) -> PathBuf {
+    pub(crate) fn router_file(&self) -> PathBuf {
         self.dir.join("router.yml")
     }
 
     /// The `etcd3` section.
     fn store_text(&self) -> String {
+        if let Some(made) = &self.secure {
+            let (host, path) = (self.etcd[0].port, |file| made.path(file).display().to_string());
+            let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+            return format!(
+                "etcd3:\n  host: 127.0.0.1:{host}\n  protocol: https\n  cacert: {ca}\n  \
+                 cert: {cert}\n  key: {key}\n  username: {ETCD_USER}\n  \
+                 password: {ETCD_PASSWORD}\n"
+            );
+        }
         let hosts = self.etcd.iter().map(|e| format!("127.0.0.1:{}", e.port));
         format!("etcd3:\n  hosts: [{}]\n", hosts.collect::<Vec<_>>().join(", "))
     }
@@ -279,7 +354,7 @@ impl Site {
     fn node_file(&self, node: &Node, options: &Options) -> String {
         let Node { name, dir, postgres, rest, .. } = node;
         let (dir, store) = (dir.display(), self.store_text());
-        let Options { dcs, node: more } = options;
+        let Options { dcs, node: more, .. } = options;
         format!(
             "scope: {SCOPE}\nname: {name}\n\
              restapi:\n  listen: 127.0.0.1:{rest}\n  connect_address: 127.0.0.1:{rest}\n\
@@ -322,10 +397,12 @@ pub(crate) fn spawn(command: &mut Command, log: &Path) -> Child {
 
 /// `PGHERD_ETCD`, or etcd on the PATH.
 pub(crate) fn etcd_program() -> Option<PathBuf> {
-    std::env::var_os("PGHERD_ETCD").map(PathBuf::from).or_else(|| {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|file| file.is_file())
-    })
+    std::env::var_os("PGHERD_ETCD").map(PathBuf::from).or_else(|| on_path("etcd"))
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 pub(crate) fn postgres_user() -> (u32, u32) {
@@ -341,6 +418,11 @@ pub(crate) fn give(path: &Path, text: Option<&str>) {
         Some(text) => fs::write(path, text).unwrap(),
         None => fs::create_dir(path).unwrap(),
     }
+    chown_to_postgres(path);
+}
+
+/// As root: servers run as that user, and read what is theirs.
+fn chown_to_postgres(path: &Path) {
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = postgres_user();
         chown(path, Some(uid), Some(gid)).unwrap();

@@ -44,7 +44,8 @@ pub enum WatchEvent {
         /// Its changes, at most one of each key.
         events: Vec<Event>,
     },
-    /// Nothing is known from now on, until `Resumed` or `Reset`. Said once per loss.
+    /// Nothing is known from now on, until `Resumed` or `Reset`. Said once per loss, and again when
+    /// it turns into a misconfiguration.
     Disconnected {
         /// The endpoint that was lost.
         endpoint: String,
@@ -191,7 +192,7 @@ impl RawWatch {
 enum Told {
     Nothing,
     Connected,
-    Lost,
+    Lost { by_configuration: bool },
     Foreign(u64),
 }
 
@@ -265,8 +266,11 @@ impl Watch {
     }
 
     async fn tell_disconnected(&mut self, endpoint: String, error: Error) -> Result<(), End> {
-        if self.told != Told::Lost {
-            self.told = Told::Lost;
+        // Once, and once more when it turns out that waiting is no use.
+        let by_configuration = error.is_misconfiguration();
+        let known = matches!(self.told, Told::Lost { by_configuration: known } if known || !by_configuration);
+        if !known {
+            self.told = Told::Lost { by_configuration };
             self.tell(WatchEvent::Disconnected { endpoint, error }).await?;
         }
         Ok(())

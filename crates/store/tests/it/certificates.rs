@@ -1,30 +1,28 @@
-//! Certificates for tests, made by the openssl command.
+//! Certificates for tests, made by the openssl command. Shared with the tests of whole clusters.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::support::find;
-
 /// A directory with an authority (`ca.pem`) and what it signed.
-pub struct Certificates {
+pub(crate) struct Certificates {
     openssl: PathBuf,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
 }
 
 impl Certificates {
-    pub fn new() -> Option<Self> {
-        let openssl = find("PGHERD_OPENSSL", "openssl")?;
-        let made = Self { openssl, dir: tempfile::tempdir().unwrap() };
+    /// In a directory that is there.
+    pub(crate) fn new(openssl: PathBuf, dir: PathBuf) -> Self {
+        let made = Self { openssl, dir };
         made.authority("ca");
-        Some(made)
+        made
     }
 
-    pub fn path(&self, file: &str) -> PathBuf {
-        self.dir.path().join(file)
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
     }
 
     /// `NAME.pem` and `NAME.key`, believed by nobody yet.
-    pub fn authority(&self, name: &str) {
+    pub(crate) fn authority(&self, name: &str) {
         let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
         let subject = format!("/CN={name}");
         self.run(&[
@@ -35,7 +33,7 @@ impl Certificates {
     }
 
     /// `FILE.pem` and `FILE.key` for `common_name` and `names` (`DNS:a,IP:::1`), signed by `ca`.
-    pub fn sign(&self, file: &str, common_name: &str, names: &str, days: &str) {
+    pub(crate) fn sign(&self, file: &str, common_name: &str, names: &str, days: &str) {
         let [key, csr, pem, ext] =
             ["key", "csr", "pem", "ext"].map(|kind| format!("{file}.{kind}"));
         let subject = format!("/CN={common_name}");
@@ -47,27 +45,14 @@ impl Certificates {
         ]);
     }
 
-    /// Puts certificate and key of `from` where those of `to` are, as a rotation does.
-    pub fn rotate(&self, from: &str, to: &str) {
-        for kind in ["key", "pem"] {
-            let copy = self.path(&format!("{to}.new"));
-            std::fs::copy(self.path(&format!("{from}.{kind}")), &copy).unwrap();
-            std::fs::rename(copy, self.path(&format!("{to}.{kind}"))).unwrap();
-        }
-    }
-
     fn run(&self, words: &[&[&str]]) {
         let output = Command::new(&self.openssl)
-            .current_dir(self.dir.path())
+            .current_dir(&self.dir)
             .args(words.concat())
             .stdin(Stdio::null())
             .output()
             .unwrap();
         assert!(output.status.success(), "openssl {words:?}: {output:?}");
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 }
 

@@ -20,22 +20,21 @@ const TOKEN_IS_GONE: Duration = Duration::from_millis(2500);
 struct Secure {
     etcd: Etcd,
     certificates: Certificates,
+    _dir: tempfile::TempDir,
 }
 
 impl Secure {
     async fn start(more: &[&str]) -> Option<Self> {
-        let certificates = Certificates::new()?;
+        let dir = tempfile::tempdir().unwrap();
+        let openssl = find("PGHERD_OPENSSL", "openssl")?;
+        let certificates = Certificates::new(openssl, dir.path().to_owned());
         certificates.sign("server", "server", "IP:127.0.0.1,DNS:localhost", "2");
         certificates.sign("client", "app", "DNS:client", "2");
-        let dir = certificates.dir().display().to_string();
-        let mut words = Vec::from(["--client-cert-auth", "--cert-file"].map(str::to_owned));
-        words.push(format!("{dir}/server.pem"));
-        words.extend(["--key-file".to_owned(), format!("{dir}/server.key")]);
-        words.extend(["--trusted-ca-file".to_owned(), format!("{dir}/ca.pem")]);
-        words.extend(more.iter().map(|word| (*word).to_owned()));
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let etcd = Etcd::spawn_one("https", &words)?;
-        let secure = Self { etcd, certificates };
+        let path = |file| certificates.path(file).display().to_string();
+        let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
+        let files = ["--cert-file", &cert, "--key-file", &key, "--trusted-ca-file", &ca];
+        let etcd = Etcd::spawn_one("https", &[&["--client-cert-auth"], &files[..], more].concat())?;
+        let secure = Self { etcd, certificates, _dir: dir };
         secure.client(None).status(Duration::from_secs(20)).await.unwrap();
         Some(secure)
     }
@@ -73,6 +72,15 @@ impl Secure {
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// Puts certificate and key of `from` where those of `to` are.
+fn rotate(certificates: &Certificates, from: &str, to: &str) {
+    for kind in ["key", "pem"] {
+        let copy = certificates.path(&format!("{to}.new"));
+        std::fs::copy(certificates.path(&format!("{from}.{kind}")), &copy).unwrap();
+        std::fs::rename(copy, certificates.path(&format!("{to}.{kind}"))).unwrap();
     }
 }
 
@@ -131,17 +139,17 @@ async fn what_is_wrong_with_tls_is_said_and_can_be_put_right() {
     certificates.sign("expired", "server", "IP:127.0.0.1", "-1");
     certificates.sign("elsewhere", "server", "DNS:elsewhere.example", "2");
     certificates.sign("renewed", "server", "IP:127.0.0.1", "2");
-    certificates.rotate("expired", "server");
+    rotate(certificates, "expired", "server");
     let why = secure.obstacle(secure.options()).await;
     assert_eq!(why, Obstacle::ServerCertificate(CertificateTrouble::Expired));
     // A connection that stands is none the worse for it.
     client.txn(put("2"), WITHIN).await.unwrap();
-    certificates.rotate("elsewhere", "server");
+    rotate(certificates, "elsewhere", "server");
     let why = secure.obstacle(secure.options()).await.to_string();
     assert!(why.contains("it is for ") && why.contains("elsewhere.example"), "{why}");
-    certificates.rotate("renewed", "server");
+    rotate(certificates, "renewed", "server");
     certificates.sign("again", "app", "DNS:client", "2");
-    certificates.rotate("again", "client");
+    rotate(certificates, "again", "client");
     secure.client(None).txn(put("3"), WITHIN).await.unwrap();
 }
 
