@@ -72,6 +72,9 @@ pub enum AgentError {
         /// The system's answer.
         source: io::Error,
     },
+    /// TLS of the REST API.
+    #[error("the REST API has no TLS")]
+    Tls(#[from] pgherd_api::tls::TlsError),
     /// The store's address.
     #[error(transparent)]
     Endpoint(pgherd_store::InvalidEndpoint),

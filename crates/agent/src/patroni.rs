@@ -29,8 +29,13 @@ pub(crate) struct PatroniLane {
 }
 
 impl PatroniLane {
-    pub(crate) fn new() -> Self {
-        Self { client: Client::new(LIMIT), urls: BTreeMap::new(), questions: JoinSet::new() }
+    /// Asks with this client, within Patroni's bound.
+    pub(crate) fn new(client: &Client) -> Self {
+        Self {
+            client: client.clone().with_timeout(LIMIT),
+            urls: BTreeMap::new(),
+            questions: JoinSet::new(),
+        }
     }
 
     /// Takes the members' addresses. One whose key is gone keeps its own: it may still answer.

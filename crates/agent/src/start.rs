@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use pgherd_api::tls::Trust;
 use pgherd_api::{Encoder, Keys, MemberSelf};
 use pgherd_core::{Incarnation, Node, NodeConfig, NodeName};
 use pgherd_postgres::{Binaries, Server};
@@ -16,7 +17,7 @@ use crate::agent::Agent;
 use crate::board::{Board, Journal};
 use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
-use crate::http::{self, Desk};
+use crate::http::{self, Desk, Scheme};
 use crate::patroni::PatroniLane;
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
@@ -48,14 +49,10 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
     let incarnation = Incarnation(getrandom::u64().map_err(AgentError::Random)?);
     let node = Node::new(node_config(&settings)?, incarnation, durable, clock::now());
     let keys = Keys::new(&settings.namespace, &settings.scope);
-    let identity = Identity {
-        name: settings.name.clone(),
-        scope: settings.scope.clone(),
-        secret: settings.peer_secret.clone(),
-    };
-    if identity.secret.is_none() && !address.ip().is_loopback() {
-        tracing::warn!("no peer secret: whoever reaches {address} can pass for a member");
-    }
+    let identity = identity(&settings);
+    let scheme = Scheme::of(&settings.rest_server)?;
+    let tls = pgherd_api::tls::client(&settings.rest_client, Trust::Signed)?;
+    let asker = pgherd_api::Client::new(ASK_LIMIT).with_tls(Arc::clone(&tls));
     let (sender, events) = mpsc::channel(EVENTS_BOUND);
     let journal = Journal::default();
     let board = watch::Sender::new(Arc::new(first_board(&node, incarnation)));
@@ -65,14 +62,16 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         journal: journal.clone(),
         events: sender.clone(),
         store: client.clone(),
-        client: pgherd_api::Client::new(ASK_LIMIT),
+        client: asker.clone(),
         keys: keys.clone(),
         auth: settings.api_auth.clone(),
+        headers: http::headers(&settings.rest_server),
+        rest: settings.rest_server.clone(),
         loopback: address.ip().is_loopback(),
         tags: settings.published_tags(),
         server_version,
     };
-    let http = tokio::spawn(http::serve(listener, Arc::new(desk)));
+    let http = tokio::spawn(http::serve(listener, scheme, Arc::new(desk)));
     tracing::info!(node = %settings.name, scope = settings.scope, %address, "the agent runs");
     Ok(Agent {
         node,
@@ -89,8 +88,8 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         watcher: client.watch_prefix(keys.prefix().to_owned()),
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
         postgres: postgres(server, &found, &settings, addresses, &sender),
-        peers: Peers::new(identity, sender),
-        patroni: PatroniLane::new(),
+        peers: Peers::new(identity, tls, sender),
+        patroni: PatroniLane::new(&asker),
         disk: Disk::new(settings.run_dir.clone()),
         scheduler: Scheduler::new(client),
         keys,
@@ -110,6 +109,21 @@ pub(crate) fn make_run_dir(settings: &Settings) -> Result<(), AgentError> {
         .mode(0o700)
         .create(path)
         .map_err(|source| AgentError::RunDir { path: path.clone(), source })
+}
+
+fn identity(settings: &Settings) -> Identity {
+    let identity = Identity {
+        name: settings.name.clone(),
+        scope: settings.scope.clone(),
+        secret: settings.peer_secret.clone(),
+        login: settings.api_auth.clone(),
+    };
+    let open = identity.secret.is_none() && identity.login.is_none();
+    let address = settings.rest_listen;
+    if open && !address.ip().is_loopback() {
+        tracing::warn!("no peer secret: whoever reaches {address} can pass for a member");
+    }
+    identity
 }
 
 fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
@@ -138,11 +152,12 @@ fn postgres(
 
 fn encoder(settings: &Settings) -> Encoder {
     let (host, port) = &settings.pg_connect;
+    let scheme = if settings.rest_server.tls.is_some() { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     Encoder {
         member: MemberSelf {
             conn_url: format!("postgres://{host}:{port}/postgres"),
-            api_url: format!("http://{}/patroni", settings.rest_connect),
+            api_url: format!("{scheme}://{}/patroni", settings.rest_connect),
             tags: settings.published_tags(),
             ..MemberSelf::default()
         },

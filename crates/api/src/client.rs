@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 client: one request, one connection, one deadline for all of it.
-//! Deliberately absent: TLS, redirects, keeping connections.
+//! Deliberately absent: redirects, keeping connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,7 +9,9 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::Secret;
 
@@ -19,6 +22,7 @@ const BODY_LIMIT: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     auth: Option<(String, Secret)>,
+    tls: Option<Arc<rustls::ClientConfig>>,
     timeout: Duration,
 }
 
@@ -37,6 +41,17 @@ pub enum ClientError {
     /// The address isn't `http://host:port/...`.
     #[error("'{0}' is not an address like http://host:8008/path")]
     Address(String),
+    /// HTTPS was not set up.
+    #[error("{0} speaks HTTPS, which this client was not told how to trust")]
+    NoTls(String),
+    /// No TLS with it.
+    #[error("{address} can't be trusted, or does not trust this client")]
+    Tls {
+        /// Whom.
+        address: String,
+        /// What happened.
+        source: std::io::Error,
+    },
     /// Nothing listens there, or it can't be reached.
     #[error("no connection to {address}")]
     Connect {
@@ -85,13 +100,20 @@ impl Client {
     /// A client without credentials.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { auth: None, timeout }
+        Self { auth: None, tls: None, timeout }
     }
 
     /// The same with HTTP Basic credentials.
     #[must_use]
     pub fn with_auth(mut self, username: impl Into<String>, password: Secret) -> Self {
         self.auth = Some((username.into(), password));
+        self
+    }
+
+    /// The same for addresses with https.
+    #[must_use]
+    pub fn with_tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
         self
     }
 
@@ -112,7 +134,12 @@ impl Client {
         url: &str,
         body: Option<&serde_json::Value>,
     ) -> Result<Response, ClientError> {
-        let (address, path) = split(url)?;
+        let (scheme, address, path) = split(url)?;
+        let tls = match (scheme, &self.tls) {
+            (Scheme::Http, _) => None,
+            (Scheme::Https, Some(tls)) => Some(Arc::clone(tls)),
+            (Scheme::Https, None) => return Err(ClientError::NoTls(address.to_owned())),
+        };
         let text = body.map(ToString::to_string).unwrap_or_default();
         let mut request = http::Request::builder()
             .method(method)
@@ -124,16 +151,16 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         if let Some((username, password)) = &self.auth {
-            let plain = format!("{username}:{}", password.reveal());
-            let basic = base64::engine::general_purpose::STANDARD.encode(plain);
-            request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
+            request = request.header(header::AUTHORIZATION, basic(username, password));
         }
         let request = request
             .body(Full::new(Bytes::from(text)))
             .map_err(|_| ClientError::Address(url.to_owned()))?;
-        tokio::time::timeout(self.timeout, exchange(address, request)).await.unwrap_or_else(|_| {
-            Err(ClientError::TimedOut { address: address.to_owned(), after: self.timeout })
-        })
+        tokio::time::timeout(self.timeout, Box::pin(exchange(address, tls, request)))
+            .await
+            .unwrap_or_else(|_| {
+                Err(ClientError::TimedOut { address: address.to_owned(), after: self.timeout })
+            })
     }
 
     /// Gets a JSON body.
@@ -141,7 +168,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; an answer of 400 and above is one too.
     pub async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, ClientError> {
-        let (address, _) = split(url)?;
+        let (_, address, _) = split(url)?;
         let response = self.request(Method::GET, url, None).await?;
         if response.status.as_u16() >= 400 {
             return Err(ClientError::Status {
@@ -163,37 +190,75 @@ impl Response {
     }
 }
 
+/// The value of an `Authorization` header.
+#[must_use]
+pub fn basic(username: &str, password: &Secret) -> String {
+    let plain = format!("{username}:{}", password.reveal());
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
+}
+
 /// The origin of an `api_url`: `http://host:port/patroni` -> `http://host:port`.
 #[must_use]
 pub fn origin(url: &str) -> Option<String> {
-    split(url).ok().map(|(address, _)| format!("http://{address}"))
+    split(url).ok().map(|(scheme, address, _)| match scheme {
+        Scheme::Http => format!("http://{address}"),
+        Scheme::Https => format!("https://{address}"),
+    })
 }
 
-/// `host:port` and path of a URL.
-fn split(url: &str) -> Result<(&str, &str), ClientError> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+/// Scheme, `host:port` and path of a URL.
+fn split(url: &str) -> Result<(Scheme, &str, &str), ClientError> {
     let wrong = || ClientError::Address(url.to_owned());
-    let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
+    let (scheme, rest) = match url.split_once("://").ok_or_else(wrong)? {
+        ("http", rest) => (Scheme::Http, rest),
+        ("https", rest) => (Scheme::Https, rest),
+        _ => return Err(wrong()),
+    };
     let at = rest.find('/').unwrap_or(rest.len());
     let (address, path) = rest.split_at(at);
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_none() {
         return Err(wrong());
     }
-    Ok((address, if path.is_empty() { "/" } else { path }))
+    Ok((scheme, address, if path.is_empty() { "/" } else { path }))
 }
 
 async fn exchange(
     address: &str,
+    tls: Option<Arc<rustls::ClientConfig>>,
     request: http::Request<Full<Bytes>>,
 ) -> Result<Response, ClientError> {
     let connect = |source| ClientError::Connect { address: address.to_owned(), source };
     let stream = TcpStream::connect(address).await.map_err(connect)?;
     stream.set_nodelay(true).map_err(connect)?;
+    let Some(tls) = tls else { return talk(address, TokioIo::new(stream), request).await };
+    let failed = |source| ClientError::Tls { address: address.to_owned(), source };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).map_err(|error| failed(std::io::Error::other(error)))?;
+    let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(failed)?;
+    talk(address, TokioIo::new(stream), request).await
+}
+
+async fn talk<S>(
+    address: &str,
+    stream: S,
+    request: http::Request<Full<Bytes>>,
+) -> Result<Response, ClientError>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
     let broken = |source: Box<dyn std::error::Error + Send + Sync>| ClientError::Broken {
         address: address.to_owned(),
         source,
     };
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let handshake = hyper::client::conn::http1::handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(|error| broken(error.into()))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| broken(error.into()))?;

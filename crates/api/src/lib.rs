@@ -14,6 +14,7 @@ pub mod json;
 pub mod keys;
 pub mod race;
 pub mod rest;
+pub mod tls;
 pub mod words;
 
 pub use client::{Client, ClientError, Response};

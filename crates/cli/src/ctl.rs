@@ -26,7 +26,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::Method;
+use pgherd_api::tls::{self, Trust};
 use pgherd_api::{Client as Rest, Cluster, Keys, MemberInfo, Response};
+use pgherd_config::rest::RestClient;
 use pgherd_core::NodeName;
 use pgherd_store::Client as Store;
 use serde_json::Value;
@@ -206,7 +208,13 @@ impl Ctl {
 
 /// The client that agents are asked with.
 fn rest(access: Access) -> Outcome<Rest> {
-    let rest = Rest::new(ANSWER);
+    let mut rest = Rest::new(ANSWER);
+    match tls::client(&access.tls, Trust::Named) {
+        Ok(config) => rest = rest.with_tls(config),
+        // The system has no authorities: only who asks over HTTPS needs to know.
+        Err(_) if access.tls == RestClient::default() => {}
+        Err(error) => return Err(Failure::Failed(error.into())),
+    }
     Ok(match access.login {
         Some(login) => rest.with_auth(login.username, login.password),
         None => rest,

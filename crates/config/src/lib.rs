@@ -14,6 +14,7 @@ mod origin;
 pub mod parse;
 pub mod postgres;
 pub mod problem;
+pub mod rest;
 mod secret;
 pub mod section;
 pub mod settings;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::rest::{self, RestServer};
 use crate::secret::Secret;
 use crate::settings::{Login, Settings};
 use crate::store::store_address;
@@ -35,23 +36,8 @@ pub struct Resolved<T> {
     pub warnings: Vec<Problem>,
 }
 
-const UNUSED_ROOT: &[&str] =
-    &["log", "ctl", "watchdog", "thread_pool_size", "thread_stack_size", "citus"];
-const UNUSED_REST: &[&str] = &[
-    "certfile",
-    "keyfile",
-    "keyfile_password",
-    "cafile",
-    "ciphers",
-    "verify_client",
-    "allowlist",
-    "allowlist_include_members",
-    "http_extra_headers",
-    "https_extra_headers",
-    "request_queue_size",
-    "thread_pool_size",
-    "server_tokens",
-];
+const UNUSED_ROOT: &[&str] = &["log", "watchdog", "thread_pool_size", "thread_stack_size", "citus"];
+const UNUSED_REST: &[&str] = &["request_queue_size", "thread_pool_size"];
 const UNUSED_POSTGRES: &[&str] = &[
     "proxy_address",
     "pgpass",
@@ -138,6 +124,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let cluster = cluster_id(root);
     let name = root.required("name", "node1", parse::node_name);
     let rest = rest(&root.section("restapi"));
+    let rest_client = rest::client(root);
     let store = store_address(root);
     let founding = founding(root);
     let postgres = postgres(root);
@@ -169,6 +156,8 @@ fn read(root: &Section<'_>) -> Option<Settings> {
         replication: postgres.replication,
         rewind: postgres.rewind,
         api_auth: rest.auth,
+        rest_server: rest.server,
+        rest_client,
         peer_secret: ours.peer_secret,
         parameters: postgres.parameters,
         hba_networks: ours.hba_networks,
@@ -221,6 +210,7 @@ struct Rest {
     listen: std::net::SocketAddr,
     connect: HostPort,
     auth: Option<Login>,
+    server: RestServer,
 }
 
 fn rest(section: &Section<'_>) -> Option<Rest> {
@@ -232,8 +222,9 @@ fn rest(section: &Section<'_>) -> Option<Rest> {
         auth.finish(&[]);
         login
     });
+    let server = rest::server(section);
     section.finish(UNUSED_REST);
-    Some(Rest { listen: listen?, connect: connect?, auth: auth.flatten() })
+    Some(Rest { listen: listen?, connect: connect?, auth: auth.flatten(), server })
 }
 
 pub(crate) fn login(section: &Section<'_>, default_name: Option<&str>) -> Option<Login> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::lifecycle::Lifecycle;
 use crate::local::Local;
+use crate::rest::{RestClient, RestServer};
 use crate::secret::Secret;
 use pgherd_core::{NodeName, Policy};
 use serde_json::{Map, Value};
@@ -49,6 +50,10 @@ pub struct Settings {
     pub rewind: Login,
     /// Who may make unsafe calls of the REST API. Without it only when it listens on loopback.
     pub api_auth: Option<Login>,
+    /// How the REST API is served.
+    pub rest_server: RestServer,
+    /// How other members are asked.
+    pub rest_client: RestClient,
     /// What agents of this cluster prove to each other.
     pub peer_secret: Option<Secret>,
     /// PostgreSQL's parameters.

@@ -1,7 +1,7 @@
 //! The REST API (contract 2), from memory: no answer waits for PostgreSQL, and only the calls that
 //! change something wait for the store. One task per connection, all owned by [`serve`].
 
-mod access;
+pub(crate) mod access;
 mod config;
 mod failover;
 mod health;
@@ -12,30 +12,38 @@ mod route;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, SERVER, UPGRADE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pgherd_api::tls::TlsError;
 use pgherd_api::{Keys, json};
+use pgherd_config::Login;
+use pgherd_config::rest::{RestServer, ServerTokens};
 use pgherd_core::NodeName;
 use pgherd_store::Client;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::board::{Board, Journal};
 use crate::event::Event;
 use crate::peers::{self, Admission, Identity};
-use pgherd_config::Login;
+use access::{Caller, Proof};
 use route::{Route, Unsafe};
+use tls::{Current, Keeper};
 
 /// Health checks come from a few load balancers, tools and Prometheus; more is a mistake or an
 /// attack, and is closed at once.
@@ -46,6 +54,12 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 << 10;
 const BODY_BYTES: usize = 64 << 10;
+
+/// So many connections one address may have: a load balancer's checks are short, and whoever holds
+/// them open keeps out only himself.
+const CONNECTIONS_OF_ONE: usize = 128;
+/// A handshake is two round trips and a signature.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything that an answer needs.
 pub(crate) struct Desk {
@@ -58,6 +72,10 @@ pub(crate) struct Desk {
     pub(crate) client: pgherd_api::Client,
     pub(crate) keys: Keys,
     pub(crate) auth: Option<Login>,
+    /// How the API is served.
+    pub(crate) rest: RestServer,
+    /// Headers of every answer.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// The API listens where only this machine reaches it.
     pub(crate) loopback: bool,
     pub(crate) tags: serde_json::Map<String, serde_json::Value>,
@@ -75,19 +93,54 @@ struct Upgrade {
     on: hyper::upgrade::OnUpgrade,
 }
 
+/// How connections are accepted.
+pub(crate) enum Scheme {
+    Http,
+    Https(Keeper, Current),
+}
+
+impl Scheme {
+    /// Opens the certificate, where there is one.
+    pub(crate) fn of(rest: &RestServer) -> Result<Self, TlsError> {
+        match &rest.tls {
+            None => Ok(Self::Http),
+            Some(files) => Keeper::new(files.clone()).map(|(keeper, it)| Self::Https(keeper, it)),
+        }
+    }
+}
+
 /// Answers until the future is dropped; its tasks end with it.
-pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>) {
+pub(crate) async fn serve(listener: TcpListener, scheme: Scheme, desk: Arc<Desk>) {
     let (sender, mut upgrades) = mpsc::channel(UPGRADES_BOUND);
-    let mut connections = JoinSet::new();
+    let mut connections: JoinSet<IpAddr> = JoinSet::new();
+    let mut callers: BTreeMap<IpAddr, usize> = BTreeMap::new();
     let mut streams = JoinSet::new();
-    let mut latest: std::collections::BTreeMap<NodeName, AbortHandle> = Default::default();
+    let mut latest: BTreeMap<NodeName, AbortHandle> = BTreeMap::new();
+    let mut keepers = JoinSet::new();
+    let current = match scheme {
+        Scheme::Http => None,
+        Scheme::Https(keeper, current) => {
+            keepers.spawn(keeper.run());
+            Some(current)
+        }
+    };
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS => {
-                    connections.spawn(connection(stream, Arc::clone(&desk), sender.clone()));
+                Ok((stream, peer)) => {
+                    let of_one = callers.entry(peer.ip()).or_default();
+                    if connections.len() >= CONNECTIONS || *of_one >= CONNECTIONS_OF_ONE {
+                        tracing::warn!(caller = %peer.ip(), "too many connections; one was closed");
+                        continue;
+                    }
+                    *of_one += 1;
+                    let tls = current.as_ref().map(|current| current.borrow().clone());
+                    let (desk, sender, ip) = (Arc::clone(&desk), sender.clone(), peer.ip());
+                    connections.spawn(async move {
+                        connection(stream, ip, tls, &desk, &sender).await;
+                        ip
+                    });
                 }
-                Ok(_) => tracing::warn!("too many connections; one was closed"),
                 Err(error) => {
                     // Out of descriptors: the same error would come again at once.
                     tracing::warn!(%error, "a connection was not accepted");
@@ -102,24 +155,62 @@ pub(crate) async fn serve(listener: TcpListener, desk: Arc<Desk>) {
                     older.abort();
                 }
             }
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => {
+                if let Ok(ip) = ended
+                    && let Some(of_one) = callers.get_mut(&ip)
+                {
+                    *of_one -= 1;
+                }
+                callers.retain(|_, of_one| *of_one > 0);
+            }
             Some(_) = streams.join_next() => {}
         }
     }
 }
 
-async fn connection(stream: TcpStream, desk: Arc<Desk>, upgrades: mpsc::Sender<Upgrade>) {
+async fn connection(
+    stream: TcpStream,
+    address: IpAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    desk: &Desk,
+    upgrades: &mpsc::Sender<Upgrade>,
+) {
     // Without it an answer of two packets waits for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| {
-        let (desk, upgrades) = (Arc::clone(&desk), upgrades.clone());
-        async move { Ok::<_, Infallible>(answer(&desk, &upgrades, request).await) }
+    let Some(tls) = tls else {
+        let caller = Caller { address, proof: Proof::None };
+        return speak(TokioIo::new(stream), caller, desk, upgrades).await;
+    };
+    let handshake = TlsAcceptor::from(tls).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
+        Ok(Ok(stream)) => {
+            let certified = stream.get_ref().1.peer_certificates().is_some_and(|it| !it.is_empty());
+            let proof = if certified { Proof::Certificate } else { Proof::None };
+            speak(TokioIo::new(stream), Caller { address, proof }, desk, upgrades).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+    }
+}
+
+async fn speak<S>(stream: S, caller: Caller, desk: &Desk, upgrades: &mpsc::Sender<Upgrade>)
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| async move {
+        let mut answer = answer(desk, caller, upgrades, request).await;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            for (name, value) in &desk.headers {
+                answer.headers_mut().insert(name, value.clone());
+            }
+        }
+        Ok::<_, Infallible>(answer)
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(stream, service)
         .with_upgrades()
         .await;
     if let Err(error) = served {
@@ -127,17 +218,37 @@ async fn connection(stream: TcpStream, desk: Arc<Desk>, upgrades: mpsc::Sender<U
     }
 }
 
+/// The headers that every answer has. Those that can't be sent are left out, and said.
+pub(crate) fn headers(rest: &RestServer) -> Vec<(HeaderName, HeaderValue)> {
+    let server = match rest.server_tokens {
+        ServerTokens::Original => concat!("pgherd/", env!("CARGO_PKG_VERSION")).to_owned(),
+        ServerTokens::Minimal => format!("Patroni/{}", pgherd_api::COMPATIBLE_VERSION),
+        ServerTokens::ProductOnly => "Patroni".to_owned(),
+    };
+    let server = (SERVER.to_string(), server);
+    let headers = std::iter::once(&server).chain(&rest.extra_headers);
+    let header = |(name, value): &(String, String)| {
+        let header = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
+        if header.is_none() {
+            tracing::warn!(name, "this header can't be sent");
+        }
+        header
+    };
+    headers.filter_map(header).collect()
+}
+
 async fn answer(
     desk: &Desk,
+    caller: Caller,
     upgrades: &mpsc::Sender<Upgrade>,
     mut request: Request<Incoming>,
 ) -> Answer {
     let path = request.uri().path().to_owned();
     match route::route(request.method(), &path) {
         Route::Peer => open_stream(desk, upgrades, &mut request),
-        Route::Unsafe(call) => match access::check(desk, request.headers()) {
+        Route::Unsafe(call) => match access::check(desk, caller, call, request.headers()).await {
             Ok(()) => control(desk, call, request).await,
-            Err(refused) => refused,
+            Err(refusal) => refused(refusal),
         },
         Route::Unknown => not_implemented(),
         Route::Health | Route::Liveness | Route::Readiness => {
@@ -214,12 +325,14 @@ fn open_stream(
             let mut answer = Response::new(Full::default());
             *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let headers: &mut HeaderMap = answer.headers_mut();
-            headers.insert(CONNECTION, http::HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, http::HeaderValue::from_static(peers::PROTOCOL));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static(peers::PROTOCOL));
             answer
         }
         Admission::NotAnUpgrade => text(StatusCode::UPGRADE_REQUIRED, "for agents of this cluster"),
-        Admission::Unproved => text(StatusCode::UNAUTHORIZED, "not this cluster's peer secret"),
+        Admission::Unproved => {
+            text(StatusCode::UNAUTHORIZED, "neither this cluster's peer secret nor its password")
+        }
         Admission::Stranger => text(StatusCode::FORBIDDEN, "not another member of this cluster"),
     }
 }
@@ -227,7 +340,7 @@ fn open_stream(
 /// Patroni's tools look for these words.
 fn not_implemented() -> Answer {
     let mut answer = text(StatusCode::NOT_IMPLEMENTED, "Server does not support this operation");
-    answer.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
     answer
 }
 
@@ -246,16 +359,18 @@ fn text(code: StatusCode, words: impl Into<String>) -> Answer {
     with_type(code, "text/html", words.into())
 }
 
-fn unauthorized(words: &'static str) -> Answer {
-    let mut answer = text(StatusCode::UNAUTHORIZED, words);
-    let realm = http::HeaderValue::from_static("Basic realm=\"Patroni\"");
-    answer.headers_mut().insert(WWW_AUTHENTICATE, realm);
+fn refused((code, words): Refusal) -> Answer {
+    let mut answer = text(code, words);
+    if code == StatusCode::UNAUTHORIZED {
+        let realm = HeaderValue::from_static("Basic realm=\"Patroni\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, realm);
+    }
     answer
 }
 
 fn with_type(code: StatusCode, kind: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = code;
-    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Identity, NODE_HEADER, PROTOCOL, SCOPE_HEADER, SECRET_HEADER, frame};
 use crate::event::Event;
+use crate::http::access;
 
 /// Whether a stream may be opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +31,11 @@ impl Admission {
             return Self::NotAnUpgrade;
         }
         let proof = headers.get(SECRET_HEADER).map_or(&b""[..], http::HeaderValue::as_bytes);
-        if identity.secret.as_ref().is_some_and(|secret| !secret.matches(proof)) {
+        let secret = identity.secret.as_ref().map(|secret| secret.matches(proof));
+        let login = identity.login.as_ref().map(|login| access::proves(login, headers));
+        // Either is enough; with neither set there is nothing to prove.
+        let asked = secret.is_some() || login.is_some();
+        if asked && secret != Some(true) && login != Some(true) {
             return Self::Unproved;
         }
         let name = text(NODE_HEADER).and_then(|name| NodeName::new(name).ok());

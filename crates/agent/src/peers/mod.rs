@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgherd_api::{MemberInfo, Secret};
+use pgherd_config::Login;
 use pgherd_core::NodeName;
 use pgherd_core::peer::PeerMessage;
 use tokio::sync::mpsc;
@@ -40,17 +41,20 @@ pub(crate) struct Identity {
     pub(crate) name: NodeName,
     pub(crate) scope: String,
     pub(crate) secret: Option<Secret>,
+    /// The REST API's login: proves a member where there is no secret.
+    pub(crate) login: Option<Login>,
 }
 
 /// The streams to the other members.
 pub(crate) struct Peers {
     identity: Arc<Identity>,
+    tls: Arc<rustls::ClientConfig>,
     events: mpsc::Sender<Event>,
     links: BTreeMap<NodeName, Link>,
 }
 
 struct Link {
-    address: (String, u16),
+    address: Address,
     sender: mpsc::Sender<PeerMessage>,
     connected: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -63,8 +67,12 @@ impl Drop for Link {
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, events: mpsc::Sender<Event>) -> Self {
-        Self { identity: Arc::new(identity), events, links: BTreeMap::new() }
+    pub(crate) fn new(
+        identity: Identity,
+        tls: Arc<rustls::ClientConfig>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { identity: Arc::new(identity), tls, events, links: BTreeMap::new() }
     }
 
     /// Has a stream to each other member, at the address that its key gives. A member whose key is
@@ -79,7 +87,7 @@ impl Peers {
                 self.links.remove(name);
                 continue;
             }
-            let Some(address) = info.api_address() else { continue };
+            let Some(address) = Address::of(info) else { continue };
             if self.links.get(name).is_some_and(|link| link.address == address) {
                 continue;
             }
@@ -87,6 +95,7 @@ impl Peers {
             let connected = Arc::new(AtomicBool::new(false));
             let task = tokio::spawn(outgoing::run(outgoing::Stream {
                 identity: Arc::clone(&self.identity),
+                tls: Arc::clone(&self.tls),
                 to: name.clone(),
                 address: address.clone(),
                 messages,
@@ -108,6 +117,23 @@ impl Peers {
     /// The known peers, and whether messages reach them now.
     pub(crate) fn connected(&self) -> impl Iterator<Item = (&NodeName, bool)> {
         self.links.iter().map(|(name, link)| (name, link.connected()))
+    }
+}
+
+/// Where a member's API is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Address {
+    host: String,
+    port: u16,
+    /// HTTPS.
+    secure: bool,
+}
+
+impl Address {
+    fn of(info: &MemberInfo) -> Option<Self> {
+        let (host, port) = info.api_address()?;
+        let secure = info.api_url.as_deref().is_some_and(|url| url.starts_with("https://"));
+        Some(Self { host, port, secure })
     }
 }
 

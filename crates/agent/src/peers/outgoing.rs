@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use pgherd_core::NodeName;
 use pgherd_core::peer::{PeerLost, PeerMessage};
+use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
-use super::{Identity, NODE_HEADER, PROTOCOL, SCOPE_HEADER, SECRET_HEADER, frame};
+use super::{Address, Identity, NODE_HEADER, PROTOCOL, SCOPE_HEADER, SECRET_HEADER, frame};
 use crate::event::Event;
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(300);
@@ -30,7 +33,8 @@ const UNACKNOWLEDGED_MS: u32 = 1_000;
 pub(super) struct Stream {
     pub(super) identity: Arc<Identity>,
     pub(super) to: NodeName,
-    pub(super) address: (String, u16),
+    pub(super) address: Address,
+    pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) messages: mpsc::Receiver<PeerMessage>,
     pub(super) connected: Arc<AtomicBool>,
     pub(super) events: mpsc::Sender<Event>,
@@ -80,36 +84,61 @@ fn evidence(to: &NodeName, error: &io::Error) -> Option<PeerLost> {
 }
 
 async fn connect(stream: &Stream) -> io::Result<hyper::upgrade::Upgraded> {
-    let (host, port) = &stream.address;
+    let Address { host, port, secure } = &stream.address;
     let tcp = timeout(CONNECT_LIMIT, TcpStream::connect((host.as_str(), *port))).await??;
     tcp.set_nodelay(true)?;
     rustix::net::sockopt::set_tcp_user_timeout(&tcp, UNACKNOWLEDGED_MS)?;
-    timeout(UPGRADE_LIMIT, upgrade(stream, tcp)).await?
+    let open = async {
+        if !secure {
+            return upgrade(stream, TokioIo::new(tcp)).await;
+        }
+        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+        let tls = TlsConnector::from(Arc::clone(&stream.tls)).connect(name, tcp).await;
+        let tls = tls.inspect_err(|error| {
+            tracing::warn!(peer = %stream.to, %error, "no TLS with this peer");
+        });
+        upgrade(stream, TokioIo::new(tls?)).await
+    };
+    timeout(UPGRADE_LIMIT, open).await?
 }
 
-async fn upgrade(stream: &Stream, tcp: TcpStream) -> io::Result<hyper::upgrade::Upgraded> {
-    let (host, port) = &stream.address;
+fn request(stream: &Stream) -> Result<http::Request<Empty<bytes::Bytes>>, http::Error> {
+    let Address { host, port, .. } = &stream.address;
     let identity = &stream.identity;
+    let secret = |text: &str| {
+        let mut value = HeaderValue::from_str(text)?;
+        value.set_sensitive(true);
+        Ok::<_, http::Error>(value)
+    };
     let mut request = http::Request::get(pgherd_api::rest::paths::PEER)
         .header(HOST, format!("{host}:{port}"))
         .header(CONNECTION, "upgrade")
         .header(UPGRADE, PROTOCOL)
         .header(NODE_HEADER, identity.name.as_str())
         .header(SCOPE_HEADER, &identity.scope);
-    if let Some(secret) = &identity.secret {
-        let mut value = http::HeaderValue::from_str(secret.reveal()).map_err(io::Error::other)?;
-        value.set_sensitive(true);
-        request = request.header(SECRET_HEADER, value);
+    if let Some(known) = &identity.secret {
+        request = request.header(SECRET_HEADER, secret(known.reveal())?);
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(io::Error::other)?;
+    if let Some(login) = &identity.login {
+        let basic = pgherd_api::client::basic(&login.username, &login.password);
+        request = request.header(AUTHORIZATION, secret(&basic)?);
+    }
+    request.body(Empty::new())
+}
+
+async fn upgrade<S>(stream: &Stream, io: S) -> io::Result<hyper::upgrade::Upgraded>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let request = request(stream).map_err(io::Error::other)?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(io::Error::other)?;
+        hyper::client::conn::http1::handshake(io).await.map_err(io::Error::other)?;
     let talk = async {
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             tracing::warn!(
                 peer = %stream.to, status = %response.status(),
-                "the peer refuses this node: compare names, scope and peer secret"
+                "the peer refuses this node: compare names, scope, peer secret and REST login"
             );
             return Err(io::Error::other("refused"));
         }

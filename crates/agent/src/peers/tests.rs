@@ -15,6 +15,7 @@ fn identity(secret: Option<&str>) -> Identity {
         name: NodeName::new("pg-0").unwrap(),
         scope: "demo".to_owned(),
         secret: secret.map(Secret::new),
+        login: None,
     }
 }
 

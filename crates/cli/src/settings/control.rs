@@ -2,10 +2,10 @@
 //! A pure function of text and address; leaves opening connections to `ctl`.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 
 use pgherd_agent::{Login, StoreSettings};
 use pgherd_api::Secret;
+use pgherd_config::rest::{self, RestClient};
 
 use super::node::{ClusterId, Resolved, sort_out};
 use super::parse;
@@ -26,18 +26,9 @@ pub(crate) struct ControlSettings {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Access {
     pub(crate) login: Option<Login>,
-    pub(crate) tls: Tls,
+    pub(crate) tls: RestClient,
     /// The REST API that the file itself is about: whom to ask when the store doesn't answer.
     pub(crate) agent: Option<String>,
-}
-
-/// The `ctl` section's certificates; `restapi.cafile` where it names no authority.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Tls {
-    pub(crate) authority: Option<PathBuf>,
-    pub(crate) certificate: Option<PathBuf>,
-    pub(crate) key: Option<PathBuf>,
-    pub(crate) insecure: bool,
 }
 
 /// What the command line says, and so needs not be in the file.
@@ -92,18 +83,11 @@ fn read(root: &Section<'_>, given: Given<'_>) -> Option<ControlSettings> {
 
 fn access(root: &Section<'_>) -> Access {
     let (ctl, rest) = (root.section("ctl"), root.section("restapi"));
-    let path = |section: &Section<'_>, key| section.optional(key, parse::text).map(PathBuf::from);
-    let tls = Tls {
-        authority: path(&ctl, "cacert").or_else(|| path(&rest, "cafile")),
-        certificate: path(&ctl, "certfile"),
-        key: path(&ctl, "keyfile"),
-        insecure: ctl.optional("insecure", parse::boolean).unwrap_or(false),
-    };
     let protocol = if rest.has("certfile") { "https" } else { "http" };
     let agent = rest.optional("connect_address", parse::host_port);
     Access {
         login: login(&ctl).or_else(|| login(&rest)),
-        tls,
+        tls: rest::client(root),
         agent: agent.map(|address| format!("{protocol}://{address}")),
     }
 }
@@ -170,8 +154,8 @@ mod tests {
         let given = Given { cluster: Some("x"), ..Given::default() };
         let access = resolve(text, given).ok().unwrap().value.access;
         assert_eq!(access.login.unwrap().username, "c");
-        assert_eq!(access.tls.authority, Some("/c".into()));
-        assert_eq!((access.tls.key, access.tls.insecure), (Some("/k".into()), true));
+        assert_eq!(access.tls.cacert, Some("/c".into()));
+        assert_eq!((access.tls.keyfile, access.tls.insecure), (Some("/k".into()), true));
         assert_eq!(access.agent.as_deref(), Some("https://h:1"));
     }
 

@@ -1,14 +1,15 @@
 //! The routing table, access, health checks and pre-checks, on boards made by hand.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod access;
 mod openapi;
 mod restart;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use pgherd_api::{Client, Cluster, Keys, Record, Secret};
 use pgherd_core::peer::{PeerLost, PeerMessage};
 use pgherd_core::postgres::{
@@ -25,13 +26,15 @@ use tokio::sync::{mpsc, watch};
 use super::failover::{self, Kind};
 use super::health::{self, Query};
 use super::route::{Route, Unsafe, route};
-use super::{Desk, access, metrics, serve, status};
+use super::{Desk, Scheme, metrics, serve, status};
 use crate::board::{Board, Journal, StoreSeen};
 use crate::clock;
 use crate::event::Event;
 use crate::peers::{Identity, Peers};
 use crate::postgres::Observation;
+use pgherd_api::tls::Trust;
 use pgherd_config::Login;
+use pgherd_config::rest::{RestClient, RestServer};
 
 const CONFIG: (&str, &str) = ("config", r#"{"ttl":30,"synchronous_mode":"quorum"}"#);
 const MEMBERS: [(&str, &str); 2] = [
@@ -131,6 +134,7 @@ fn fixture(board: Board, auth: Option<Login>, loopback: bool) -> Fixture {
         name: node("pg-0"),
         scope: "demo".to_owned(),
         secret: Some(Secret::new("herd")),
+        login: None,
     };
     let desk = Desk {
         identity,
@@ -141,6 +145,8 @@ fn fixture(board: Board, auth: Option<Login>, loopback: bool) -> Fixture {
         keys: Keys::new("service", "demo"),
         client: Client::new(std::time::Duration::from_secs(2)),
         auth,
+        headers: super::headers(&RestServer::default()),
+        rest: RestServer::default(),
         loopback,
         tags: json!({"zone": "a", "fast": true}).as_object().unwrap().clone(),
         server_version: 150_018,
@@ -192,31 +198,11 @@ fn the_table_of_calls() {
     }
 }
 
-#[test]
-fn unsafe_calls_need_the_password_or_a_private_api() {
-    let check = |auth, loopback, header: Option<&str>| {
-        let fixture = fixture(board(primary(), true, &[]), auth, loopback);
-        let mut headers = HeaderMap::new();
-        if let Some(header) = header {
-            headers.insert(AUTHORIZATION, header.parse().unwrap());
-        }
-        access::check(&fixture.desk, &headers).err().map(|answer| answer.status())
-    };
-    let good = Some("Basic YWRtaW46dGlnZXI=");
-    assert_eq!(check(login(), false, good), None);
-    assert_eq!(check(login(), true, None), Some(StatusCode::UNAUTHORIZED));
-    for bad in ["Basic YWRtaW46bGlvbg==", "Basic ???", "Bearer YWRtaW46dGlnZXI=", ""] {
-        assert_eq!(check(login(), false, Some(bad)), Some(StatusCode::UNAUTHORIZED), "{bad}");
-    }
-    assert_eq!(check(None, true, None), None);
-    assert_eq!(check(None, false, None), Some(StatusCode::FORBIDDEN));
-}
-
 /// The server itself, over TCP.
 async fn served(fixture: &Fixture) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(serve(listener, Arc::clone(&fixture.desk))))
+    (address, tokio::spawn(serve(listener, Scheme::Http, Arc::clone(&fixture.desk))))
 }
 
 #[tokio::test]
@@ -456,9 +442,11 @@ async fn peers_hear_each_other_and_notice_the_end() {
         name: node("pg-1"),
         scope: "demo".to_owned(),
         secret: Some(Secret::new("herd")),
+        login: None,
     };
-    let mut peers = Peers::new(identity, sender);
-    let api = format!(r#"{{"api_url":"http://{address}/patroni"}}"#);
+    let tls = pgherd_api::tls::client(&RestClient::default(), Trust::Signed).unwrap();
+    let mut peers = Peers::new(identity, tls, sender);
+    let api = format!(r#"{{"api_url":"http://{address}/patroni","pgherd":"0.1.0"}}"#);
     peers.follow(cluster(&[("members/pg-0", &api)]).members());
     let message = PeerMessage::AskPledge { ballot: pgherd_core::Revision(7) };
     // Nothing is queued before the stream is open, so the first messages are gone.
