@@ -10,6 +10,7 @@ mod herd;
 mod many;
 mod mixed;
 mod patroni;
+mod patronictl;
 mod processes;
 mod round;
 mod writer;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("patroni_and_pgherd_in_one_cluster", patroni::patroni_and_pgherd_in_one_cluster),
+        test("patronictl", patronictl::works_and_looks_alike),
     ];
     tests.extend(Fault::ALL.map(|fault| {
         Trial::test(fault.name(), move || {

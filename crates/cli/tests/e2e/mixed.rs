@@ -22,7 +22,7 @@ use crate::many::{etcd_program, give, postgres_user, spawn};
 use crate::processes::{free_ports, living_below, send, sweep};
 
 const PASSWORD: &str = "e2e-superuser";
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 /// Which agent a node has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Agent {
@@ -258,7 +258,7 @@ fn run(command: &mut Command) -> (bool, String) {
 }
 
 /// Where Patroni is, if the system's Python can import it there.
-fn patroni_library() -> Option<PathBuf> {
+pub(crate) fn patroni_library() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = std::env::var_os("PGHERD_PATRONI").map(PathBuf::from);
     let dir = named.unwrap_or_else(|| root.join("target/tools/patroni"));
