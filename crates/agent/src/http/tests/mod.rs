@@ -19,6 +19,7 @@ use pgherd_core::{
     Decision, Duration, Incarnation, Instance, Lsn, NodeName, Reason, Situation, SystemId, Term,
     Time, Timeline,
 };
+use pgherd_postgres::Shown;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -94,6 +95,17 @@ fn replica() -> PgState {
     }))
 }
 
+fn shown() -> Shown {
+    let senders = r#"[{"usename":"replicator","application_name":"pg-1","client_addr":"127.0.0.1","state":"streaming","sync_state":"quorum","sync_priority":1}]"#;
+    Shown {
+        started: Some(1_795_370_773_598_054),
+        replayed: Some(1_795_370_780_000_001),
+        replay_paused: true,
+        restores: false,
+        senders: senders.to_owned(),
+    }
+}
+
 fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
     let now = clock::now();
     let facts = PgFacts { at: now, state };
@@ -102,7 +114,12 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         at: now,
         cluster: Some(Arc::new(cluster(more))),
         store: Some(StoreSeen { at: now, unix_seconds: 1_795_372_411 }),
-        observed: Some(Arc::new(Observation { facts, started: Some(1_795_370_773), copied: None })),
+        observed: Some(Arc::new(Observation {
+            facts,
+            started: Some(1_795_370_773),
+            copied: None,
+            shown: shown(),
+        })),
         decision: Decision {
             at: now,
             term: None,
@@ -237,7 +254,7 @@ async fn reads_answer_from_memory() {
     };
     let (code, body) = get("/primary").await;
     assert_eq!(code, 200);
-    let expected = r#"{"state": "running", "postmaster_start_time": "2026-11-22 18:06:13+00:00", "role": "primary", "server_version": 150018, "xlog": {"location": 2000}, "timeline": 7, "#;
+    let expected = r#"{"state": "running", "postmaster_start_time": "2026-11-22 18:06:13.598054+00:00", "role": "primary", "server_version": 150018, "xlog": {"location": 2000}, "timeline": 7, "replication": [{"usename": "replicator", "application_name": "pg-1", "client_addr": "127.0.0.1", "state": "streaming", "sync_state": "quorum", "sync_priority": 1}], "#;
     assert!(body.starts_with(expected), "{body}");
     assert_eq!(get("/replica").await.0, 503);
     assert_eq!(get("/history").await, (200, "[]".to_owned()));
@@ -355,6 +372,20 @@ async fn metrics_are_prometheus_text() {
         r#"pgherd_decision{scope="demo",name="pg-0",situation="leader",reason="leading"} 1"#,
     ] {
         assert!(page.lines().any(|it| it == line), "{line}\n{page}");
+    }
+    for name in [
+        "version postgres_running postmaster_start_time primary xlog_location standby_leader",
+        "replica sync_standby quorum_standby xlog_received_location xlog_replayed_location",
+        "xlog_replayed_timestamp xlog_paused postgres_streaming postgres_in_archive_recovery",
+        "postgres_server_version cluster_unlocked failsafe_mode_is_active failsafe_mode_enabled",
+        "failsafe_member postgres_timeline dcs_last_seen pending_restart is_paused postgres_state",
+        "failover_priority",
+    ]
+    .iter()
+    .flat_map(|names| names.split(' '))
+    {
+        let series = format!("patroni_{name}{{scope=\"demo\",name=\"pg-0\"}} ");
+        assert!(page.lines().any(|line| line.starts_with(&series)), "{series}");
     }
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let mut names: Vec<_> = names.collect();
