@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod access;
+mod health;
 mod openapi;
 mod restart;
 mod tls;
+mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::failover::{self, Kind};
-use super::health::{self, Query};
+use super::health::{self as checks, Query};
 use super::route::{Route, Unsafe, route};
 use super::{Desk, Scheme, metrics, serve, status};
 use crate::board::{Board, Journal, StoreSeen};
@@ -273,7 +275,7 @@ async fn reads_answer_from_memory() {
 async fn health_checks_follow_the_contracts_table() {
     let code = |board: Board, path: &str, query: Option<&str>| {
         let fixture = fixture(board, None, true);
-        health::check(&fixture.desk, &Method::GET, path, query).as_u16()
+        checks::check(&fixture.desk, &Method::GET, path, query).as_u16()
     };
     let leader = || board(primary(), true, &[]);
     let sync = ("sync", r#"{"leader":"pg-1","quorum":0,"sync_standby":"pg-0"}"#);
@@ -338,15 +340,15 @@ async fn belief_ends_by_itself() {
     let mut late = board(primary(), true, &[]);
     late.belief_until = Some(clock::now());
     let fixture = fixture(late, None, true);
-    assert_eq!(health::check(&fixture.desk, &Method::GET, "/primary", None), 503);
+    assert_eq!(checks::check(&fixture.desk, &Method::GET, "/primary", None), 503);
     let mut hung = board(replica(), false, &[]);
     hung.at = Time(0);
     hung.store = None;
     let fixture = self::fixture(hung, None, true);
     if clock::now().0 > 60_000_000 {
-        assert_eq!(health::check(&fixture.desk, &Method::GET, "/liveness", None), 503);
+        assert_eq!(checks::check(&fixture.desk, &Method::GET, "/liveness", None), 503);
     }
-    assert_eq!(health::check(&fixture.desk, &Method::GET, "/async", None), 503);
+    assert_eq!(checks::check(&fixture.desk, &Method::GET, "/async", None), 503);
 }
 
 #[test]
