@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_api::{Cluster, Keys};
-use pgherd_core::postgres::{PgOp, PgOpResult};
+use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
     Action, Incarnation, Input, Node, NodeName, OpId, RequestId, StoreOutcome, Time,
 };
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::board::{Board, Journal, PeerSeen, StoreSeen};
+use crate::callbacks::{Callbacks, Context, Role, Teller};
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::patroni::{Answered, PatroniLane};
@@ -57,6 +58,12 @@ pub(crate) struct Agent {
     pub(crate) journal: Journal,
     pub(crate) board: watch::Sender<Arc<Board>>,
     pub(crate) http: JoinHandle<()>,
+    pub(crate) teller: Teller,
+    pub(crate) callbacks: Callbacks,
+    /// The agent stops in order.
+    pub(crate) leaving: bool,
+    /// A kill was asked for and has not ended.
+    pub(crate) killing: bool,
     /// Why there is no point in going on.
     pub(crate) fatal: Option<pgherd_store::Error>,
     pub(crate) exit: bool,
@@ -100,6 +107,7 @@ impl Agent {
                 Turn::Stop => {
                     tracing::info!("stopping in order");
                     stop_by = Some(Instant::now() + STOP_BOUND);
+                    self.leaving = true;
                     self.feed(Input::Shutdown);
                 }
                 Turn::Late => {
@@ -169,6 +177,7 @@ impl Agent {
                 self.store.send(id, request, within);
             }
             Action::Postgres { id, op, term } => {
+                self.killing |= op == PgOp::Kill;
                 if op != PgOp::Kill {
                     self.operation = Some((id, postgres::name(&op)));
                 }
@@ -201,6 +210,7 @@ impl Agent {
         match event {
             Event::Observed(observation) => {
                 let facts = observation.facts.clone();
+                self.tell_of_found(&facts);
                 self.observed = Some(Arc::new(*observation));
                 self.feed(Input::Postgres(facts));
             }
@@ -209,6 +219,10 @@ impl Agent {
                     Some((_, during)) => tracing::info!(during, "the postmaster ended"),
                     None => tracing::warn!("the postmaster ended"),
                 }
+                let stopping = self.operation.is_some_and(|(_, what)| what == "stop");
+                if !stopping && !self.killing {
+                    self.teller.crashed();
+                }
                 self.feed(Input::PostgresExited);
                 self.postgres.look_now();
             }
@@ -216,7 +230,8 @@ impl Agent {
                 self.feed(Input::PostgresEmpty);
                 self.postgres.look_now();
             }
-            Event::OpDone { id, result } => {
+            Event::OpDone { id, op, result } => {
+                self.tell_of(&op, &result);
                 let done = self.operation.take_if(|(running, _)| *running == id);
                 match (&result, done) {
                     (PgOpResult::Failed(failure), Some((_, what))) => {
@@ -246,6 +261,36 @@ impl Agent {
                 // Whoever asked may have gone; the plan stands.
                 let _ = reply.send(fits);
             }
+        }
+    }
+
+    /// Scripts hear what an operation has done; nothing waits for them.
+    fn tell_of(&mut self, op: &PgOp, result: &PgOpResult) {
+        self.killing &= *op != PgOp::Kill;
+        let context = if self.leaving {
+            Context::Leaving
+        } else if self.node.is_restarting() {
+            Context::Restarting
+        } else {
+            Context::Ordinary
+        };
+        if let Some((call, role)) = self.teller.done(op, result, context) {
+            self.callbacks.call(call, role);
+        }
+    }
+
+    /// PostgreSQL may run when the agent begins.
+    fn tell_of_found(&mut self, facts: &PgFacts) {
+        let PgState::Running(running) = &facts.state else { return };
+        if self.operation.is_some() || self.killing {
+            return;
+        }
+        let role = match running.role {
+            PgRole::Primary(_) => Role::Primary,
+            PgRole::Replica(_) => Role::Replica,
+        };
+        if let Some((call, role)) = self.teller.found(role) {
+            self.callbacks.call(call, role);
         }
     }
 
@@ -406,14 +451,26 @@ impl Agent {
 
     /// Ends what this agent began; PostgreSQL and its guard are no part of that.
     async fn finish(self) {
-        let Self { postgres, disk, scheduler, http, watcher, store, peers, patroni, name, .. } =
-            self;
+        let Self {
+            postgres,
+            callbacks,
+            disk,
+            scheduler,
+            http,
+            watcher,
+            store,
+            peers,
+            patroni,
+            name,
+            ..
+        } = self;
         http.abort();
         // Aborted: what it says is no news.
         let _ = http.await;
         drop((watcher, store, peers, patroni));
         scheduler.finish().await;
         postgres.finish().await;
+        callbacks.finish().await;
         disk.finish().await;
         tracing::info!(node = %name, "stopped");
     }

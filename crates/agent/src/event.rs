@@ -2,7 +2,7 @@
 //! don't come this way: the loop owns those tasks and joins them.
 
 use pgherd_core::peer::{PeerLost, PeerMessage};
-use pgherd_core::postgres::PgOpResult;
+use pgherd_core::postgres::{PgOp, PgOpResult};
 use pgherd_core::{NodeName, OpId};
 
 use tokio::sync::oneshot;
@@ -23,6 +23,8 @@ pub(crate) enum Event {
     OpDone {
         /// Which.
         id: OpId,
+        /// What it was.
+        op: PgOp,
         /// How.
         result: PgOpResult,
     },

@@ -16,6 +16,7 @@
 
 mod agent;
 mod board;
+mod callbacks;
 mod clock;
 mod disk;
 mod durable;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgherd_api::MemberInfo;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, Found, Progress, Server, Shown};
+use pgherd_postgres::{Address, Found, Progress, Server};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -32,8 +32,6 @@ pub(crate) struct Observation {
     pub(crate) started: Option<i64>,
     /// How far a copy is that runs now.
     pub(crate) copied: Option<Progress>,
-    /// What the server says to readers, as long as it runs.
-    pub(crate) shown: Shown,
 }
 
 /// Where the members' PostgreSQLs are, as the store has it now.
@@ -122,7 +120,7 @@ impl PostgresLane {
             let begin = clock::now();
             let result = match refused {
                 Some(failure) => PgOpResult::Failed(failure),
-                None => server.execute(op).await,
+                None => server.execute(op.clone()).await,
             };
             let took = clock::now().since(begin);
             match &result {
@@ -136,7 +134,7 @@ impl PostgresLane {
                 ),
             }
             // The loop is gone only when the agent is.
-            let _ = events.send(Event::OpDone { id, result }).await;
+            let _ = events.send(Event::OpDone { id, op, result }).await;
         });
     }
 
@@ -252,8 +250,8 @@ impl Sampler {
             let mut facts = self.server.facts(at).await;
             self.correct(&mut facts, look);
             let observation = {
-                let (copied, shown) = (self.server.progress(), self.server.shown());
-                Box::new(Observation { facts, started: look.started, copied, shown })
+                let copied = self.server.progress();
+                Box::new(Observation { facts, started: look.started, copied })
             };
             if self.events.send(Event::Observed(observation)).await.is_err() {
                 return;

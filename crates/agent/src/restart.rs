@@ -155,7 +155,6 @@ mod tests {
             facts: PgFacts { at: Time(0), state: PgState::Running(running) },
             started: Some(started),
             copied: None,
-            shown: pgherd_postgres::Shown::default(),
         }
     }
 

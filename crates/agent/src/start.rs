@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::agent::Agent;
 use crate::board::{Board, Journal};
+use crate::callbacks::{Callbacks, Teller};
 use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
 use crate::http::{self, Desk, Scheme};
@@ -96,6 +97,13 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         journal,
         board,
         http,
+        teller: Teller::default(),
+        callbacks: Callbacks::new(
+            settings.lifecycle.hooks.callbacks.clone(),
+            settings.scope.clone(),
+        ),
+        leaving: false,
+        killing: false,
         fatal: None,
         exit: false,
     })

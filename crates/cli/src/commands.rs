@@ -2,8 +2,6 @@
 //! Each gives up root first, then reads its file, then starts threads.
 
 pub(crate) mod agent;
-pub(crate) mod check_config;
-pub(crate) mod explain_config;
 pub(crate) mod exporter;
 pub(crate) mod health;
 pub(crate) mod init;

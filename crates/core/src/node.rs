@@ -117,6 +117,8 @@ pub struct Node {
     pub(crate) sync_rewriting: bool,
     pub(crate) candidacy: Option<Candidacy>,
     pub(crate) stand_back_until: Time,
+    /// The user's script refused a promotion: this node doesn't lead before then.
+    pub(crate) refused_until: Time,
     pub(crate) asked: Option<Asked>,
     pub(crate) armed: Option<(Term, Time)>,
     pub(crate) shutdown: Option<Time>,
@@ -209,6 +211,7 @@ impl Node {
             sync_rewriting: false,
             candidacy: None,
             stand_back_until: Time::default(),
+            refused_until: Time::default(),
             asked: None,
             armed: None,
             shutdown: None,

@@ -282,4 +282,6 @@ pub enum PgFailureKind {
     ToolFailed,
     /// A query failed.
     QueryFailed,
+    /// The user's script said no to a promotion (`pre_promote`).
+    Refused,
 }

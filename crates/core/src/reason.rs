@@ -73,6 +73,8 @@ pub enum Reason {
     WaitingForVoters,
     /// PostgreSQL died; another node is fitter to go on.
     ReleasedAfterDeath,
+    /// `pre_promote` failed: the key is free for others, and this node stays out for the ttl.
+    PromotionRefused,
     /// PostgreSQL doesn't answer; it is killed, and another node goes on.
     Unresponsive,
     /// The data directory vanished under PostgreSQL.
@@ -272,6 +274,9 @@ impl Reason {
             Self::WaitingForVoters => "primary; waiting until the voters have everything",
             Self::ReleasedAfterDeath => {
                 "PostgreSQL died; the key was released for a replica that has everything"
+            }
+            Self::PromotionRefused => {
+                "pre_promote failed; the key was released, and this node stays out for the ttl"
             }
             Self::Unresponsive => "PostgreSQL does not answer; killed",
             Self::DataVanished => "the data directory vanished; PostgreSQL was killed",

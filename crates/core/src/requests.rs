@@ -515,6 +515,7 @@ impl Node {
         let list = before.map_or_else(ListState::default, |r| r.list);
         self.reign = Some(Reign {
             term,
+            before: self.durable.clone(),
             by: attempt.by,
             ttl: attempt.ttl,
             lease: attempt.lease,

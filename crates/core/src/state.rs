@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Accession, Purpose, ReignEnd};
-use crate::input::{OpId, RequestId};
+use crate::input::{Durable, OpId, RequestId};
 use crate::peer::{PatroniAnswer, PeerBeat, PledgeAnswer, PledgeRefusal};
 use crate::postgres::{PgFacts, PgOp, SyncNames};
 use crate::{Duration, LeaseId, Lsn, NodeName, Revision, Term, Time, Timeline};
@@ -59,6 +59,8 @@ pub(crate) enum Pg {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Reign {
     pub(crate) term: Term,
+    /// What was on disk before it: a reign that ends without a promotion has no WAL.
+    pub(crate) before: Durable,
     pub(crate) by: Accession,
     pub(crate) ttl: Duration,
     /// The lease that the leader key hangs on: only its renewals prolong belief.

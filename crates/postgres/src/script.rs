@@ -13,6 +13,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use crate::PgError;
 use crate::tool::Group;
 
+/// For commands that are told nothing.
+pub(crate) const NO_ARGUMENTS: [&str; 0] = [];
 /// Lines that one run may log; the rest is counted.
 const LOGGED: usize = 500;
 /// How long what an ended process said may take to arrive.

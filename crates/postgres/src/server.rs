@@ -5,11 +5,12 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult};
 use pgherd_core::{Instance, Term, Time};
 use pgherd_guard::Guard;
 
-use crate::facts::{Memory, Shown, blocking};
+use crate::facts::{Memory, blocking};
 use crate::life::Fence;
 use crate::sql::Task;
 use crate::{Peers, PgError, Settings, files};
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) fence: Fence,
     pub(crate) memory: Memory,
     pub(crate) progress: Mutex<Option<Progress>>,
+    hooks: Mutex<Arc<Hooks>>,
     /// The checkpoint after a promotion, which nothing waits for.
     pub(crate) checkpoint: Mutex<Option<Task>>,
     /// One operation at a time.
@@ -86,12 +88,6 @@ impl Server {
     /// hangs. `now` is the time that the facts carry: read the clock just before.
     pub async fn facts(&self, now: Time) -> PgFacts {
         self.core.observe(now).await
-    }
-
-    /// What the latest observation of a running server says to readers, and to no decision.
-    #[must_use]
-    pub fn shown(&self) -> Shown {
-        self.core.memory.shown()
     }
 
     /// Executes one operation to its end; a second one waits for the first, except
@@ -157,6 +153,11 @@ impl Server {
         self.core.fence.arm(term, deadline)
     }
 
+    /// The methods and hooks that hold from now on.
+    pub fn set_hooks(&self, hooks: Hooks) {
+        *self.core.hooks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
+    }
+
     /// How far the copy is that runs now.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
@@ -179,6 +180,11 @@ impl Server {
 }
 
 impl Core {
+    /// The methods and hooks that hold now.
+    pub(crate) fn hooks(&self) -> Arc<Hooks> {
+        Arc::clone(&self.hooks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn open(settings: Settings, peers: Peers) -> Result<(Self, Found), PgError> {
         let lock = files::lock(&settings)?;
         files::make_private(&settings.run_dir)?;
@@ -194,6 +200,7 @@ impl Core {
             None => Found::Unguarded { pids },
         };
         let core = Self {
+            hooks: Mutex::new(Arc::new(settings.lifecycle.hooks.clone())),
             settings,
             peers,
             fence,

@@ -64,6 +64,8 @@ pub(crate) struct Machine {
     pub(crate) up: bool,
     pub(crate) frozen: bool,
     pub(crate) frozen_at: Micros,
+    /// Its `pre_promote` fails.
+    pub(crate) refuses: bool,
     pub(crate) thawed_at: Micros,
     /// A hypervisor held it since its last proof.
     pub(crate) held_clock: bool,
@@ -88,6 +90,7 @@ impl Machine {
             up: true,
             frozen: false,
             frozen_at: 0,
+            refuses: false,
             thawed_at: 0,
             held_clock: false,
             paused_at: 0,

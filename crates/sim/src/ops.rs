@@ -33,8 +33,12 @@ impl World {
         let fails = (may_fail && self.rng.permille(self.faults.fail_ops))
             .then_some(PgFailureKind::ToolFailed);
         let number = self.number();
+        let promotes = matches!(op, PgOp::Promote { .. });
+        let refuses =
+            promotes && (self.nodes[node].refuses || fails.is_some() && number.is_multiple_of(2));
+        let fails = if refuses { Some(PgFailureKind::Refused) } else { fails };
         let pg = self.nodes[node].pg.life;
-        let anyway = self.rng.permille(300) || op == PgOp::Stop;
+        let anyway = (self.rng.permille(300) || op == PgOp::Stop) && !refuses;
         let mut running = Running { number, id, op, term, life, pg, fails, anyway };
         if let Err(kind) = self.op_effect_begin(node, &mut running, takes) {
             running.fails = Some(kind);

@@ -172,9 +172,8 @@ impl Check<'_> {
         if shunned == Some(true) {
             return false;
         }
-        let state = status::replication_state(self.board, replica);
-        let wanted = self.query.replication_state.as_deref();
-        let state_fits = wanted.is_none_or(|wanted| state == Some(wanted));
+        let state = if replica.streaming { "streaming" } else { "" };
+        let state_fits = self.query.replication_state.as_deref().is_none_or(|it| it == state);
         state_fits && self.lag_fits(replica.replayed)
     }
 

@@ -84,6 +84,9 @@ impl Node {
         if let Some(reason) = self.become_ready() {
             return reason;
         }
+        if self.promotion_refused() {
+            return Reason::PromotionRefused;
+        }
         if self.was_last_leader() {
             return self.plan_return();
         }

@@ -88,7 +88,7 @@ impl Node {
             self.read();
             self.release(end);
         }
-        Reason::ReleasedAfterDeath
+        if self.promotion_refused() { Reason::PromotionRefused } else { Reason::ReleasedAfterDeath }
     }
 
     /// A ballot against a leader that lives can only do harm.
@@ -113,6 +113,9 @@ impl Node {
     }
 
     fn promote(&mut self) -> Reason {
+        if self.promotion_refused() {
+            return self.leave_unpromoted();
+        }
         if self.op.is_none() && self.all_persisted() && self.believes_for(Duration::millis(300)) {
             let names = self.first_names();
             if self.start_op(PgOp::Promote { names })
@@ -126,6 +129,24 @@ impl Node {
             return Reason::StartFailed;
         }
         Reason::Promoting
+    }
+
+    pub(crate) fn promotion_refused(&self) -> bool {
+        self.now < self.refused_until
+    }
+
+    /// Nothing was written in this reign: what this node holds is what it held before.
+    fn leave_unpromoted(&mut self) -> Reason {
+        if let Some(reign) = &self.reign {
+            let before = reign.before.clone();
+            self.durable.wal_term = before.wal_term;
+            self.durable.wal_lineage = before.wal_lineage;
+            self.durable.data_terms = before.data_terms;
+            self.durable.data_from = before.data_from;
+            self.persist();
+        }
+        self.release(ReignEnd::Died);
+        Reason::PromotionRefused
     }
 
     fn believes_for(&self, span: Duration) -> bool {

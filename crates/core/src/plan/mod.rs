@@ -358,7 +358,10 @@ impl Node {
             timeline: self.timeline(),
             instance: self.instance(),
             hears_leader: self.hears_leader(),
-            electable: !self.config.nofailover && self.shutdown.is_none() && !self.policy().pause,
+            electable: !self.config.nofailover
+                && self.shutdown.is_none()
+                && !self.policy().pause
+                && !self.promotion_refused(),
         }
     }
 
@@ -382,7 +385,9 @@ impl Node {
         self.backoff.until = self.now + wait;
         match op {
             PgOp::StartPrimary { .. } | PgOp::Promote { .. } => {
-                if let Some(reign) = &mut self.reign {
+                if failure.kind == PgFailureKind::Refused {
+                    self.refused_until = self.now + self.policy().ttl;
+                } else if let Some(reign) = &mut self.reign {
                     reign.start_failures += 1;
                 }
                 self.note_failed_start();
@@ -393,7 +398,8 @@ impl Node {
                 | PgFailureKind::DiskFull
                 | PgFailureKind::SourceUnreachable
                 | PgFailureKind::ToolFailed
-                | PgFailureKind::QueryFailed => {
+                | PgFailureKind::QueryFailed
+                | PgFailureKind::Refused => {
                     self.backoff.rewind_impossible |= self.backoff.failures >= 3;
                 }
             },

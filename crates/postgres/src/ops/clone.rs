@@ -32,7 +32,8 @@ impl Core {
     ) -> Result<(), PgError> {
         self.nothing_lives().await?;
         let at = source.map(|source| self.address(source)).transpose()?;
-        let configured = &self.settings.lifecycle.hooks.create_replica;
+        let hooks = self.hooks();
+        let configured = &hooks.create_replica;
         let methods = if configured.is_empty() {
             &[ReplicaMethod::BaseBackup]
         } else {
@@ -103,7 +104,7 @@ impl Core {
         let settings = &self.settings;
         let tool = Tool::new(settings, "pg_basebackup")
             .args(["-X", "stream", "--checkpoint=fast", "--progress", "--no-password"])
-            .args(&settings.lifecycle.hooks.basebackup)
+            .args(&self.hooks().basebackup)
             .arg("-D")
             .arg(copy)
             .arg("-d")

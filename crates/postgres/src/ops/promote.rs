@@ -7,6 +7,7 @@ use pgherd_core::postgres::{PgFailureKind, SyncNames};
 
 use super::QUICK;
 use crate::conf::Shape;
+use crate::script::{NO_ARGUMENTS, run_command};
 use crate::server::Core;
 use crate::sql::{Sql, Task};
 use crate::{PgError, names};
@@ -19,6 +20,7 @@ const CHECKPOINT: Duration = Duration::from_secs(3600);
 impl Core {
     pub(super) async fn promote(self: &Arc<Self>, wanted: &SyncNames) -> Result<(), PgError> {
         let life = self.running()?;
+        self.ask_pre_promote().await?;
         let sql = self.sql().await?;
         let waits = !wanted.names.is_empty();
         let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
@@ -40,6 +42,21 @@ impl Core {
             self.put_names_in_force(&life, &sql, wanted).await
         } else {
             self.write_names(&life, wanted).await
+        }
+    }
+
+    /// The user's script, while this is still a standby. A script that never ends would hold the
+    /// leader key for nothing: its bound is the start's.
+    async fn ask_pre_promote(&self) -> Result<(), PgError> {
+        let hooks = self.hooks();
+        let Some(command) = &hooks.pre_promote else { return Ok(()) };
+        let bound = Some(self.settings.start_bound);
+        match run_command(command, "pre_promote", NO_ARGUMENTS, &[], bound).await {
+            Ok(()) => Ok(()),
+            Err(PgError::Failed(failure)) => {
+                Err(PgError::failed(PgFailureKind::Refused, failure.detail))
+            }
+            Err(error) => Err(error),
         }
     }
 

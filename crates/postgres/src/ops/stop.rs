@@ -8,16 +8,17 @@ use rustix::process::{Pid, Signal};
 
 use super::{POLL, QUICK};
 use crate::facts::blocking;
+use crate::script::{NO_ARGUMENTS, run_command};
 use crate::server::Core;
 use crate::{PgError, files};
 
 impl Core {
     pub(super) async fn stop(self: &Arc<Self>) -> Result<(), PgError> {
         *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let begin = Instant::now();
         let bound = self.settings.stop_bound;
         let Some(life) = self.fence.life() else { return self.stop_unguarded().await };
         if life.is_running() {
+            self.tell_before_stop().await;
             // While clients still work, so that the shutdown's own checkpoint has little to write.
             if let Ok(sql) = self.sql().await {
                 let _ = sql.rows("the checkpoint before the stop", "CHECKPOINT", bound / 2).await;
@@ -25,6 +26,7 @@ impl Core {
             // ESRCH: it ended by itself.
             let _ = life.guard.signal_postmaster(Signal::INT);
         }
+        let begin = Instant::now();
         while !life.is_empty() && life.guard.is_alive() && begin.elapsed() < bound {
             tokio::time::sleep(POLL).await;
         }
@@ -36,6 +38,16 @@ impl Core {
         self.memory.forget().await;
         self.fence.empty().await;
         Ok(())
+    }
+
+    /// The user's script; only its end is waited for, and not for ever.
+    async fn tell_before_stop(&self) {
+        let hooks = self.hooks();
+        let Some(command) = &hooks.before_stop else { return };
+        let bound = Some(self.settings.stop_bound);
+        if let Err(error) = run_command(command, "before_stop", NO_ARGUMENTS, &[], bound).await {
+            tracing::warn!("{error}; PostgreSQL is stopped all the same");
+        }
     }
 
     /// A PostgreSQL that somebody else started in our directory.

@@ -10,7 +10,7 @@ use pgherd_config::lifecycle::{
     Bootstrap, Command, CustomBootstrap, CustomReplica, FirstData, Method, ReplicaMethod,
 };
 use pgherd_core::Timeline;
-use pgherd_core::postgres::{PgOp, PgOpFailure, PgOpResult, PgState};
+use pgherd_core::postgres::{PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_postgres::Settings;
 
 use crate::node::{Herd, Node, list};
@@ -23,6 +23,8 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "a_replica_from_a_backup_without_a_leader", replica_without_leader);
     trial(trials, "pg_basebackup_has_two_tries_and_options", two_tries);
     trial(trials, "no_room_for_two_copies", no_room);
+    trial(trials, "scripts_before_promotion_and_stop", before_promotion_and_stop);
+    trial(trials, "a_hanging_script_delays_no_kill", hanging_script);
     trial(trials, "a_cluster_from_a_backup_at_a_point_in_time", point_in_time);
 }
 
@@ -344,6 +346,57 @@ async fn no_room() {
     one.sql("CREATE TABLE big AS SELECT i, md5(i::text) FROM generate_series(1, 800000) i").await;
     std::fs::write(parent.join("somebody else's"), vec![b'x'; 80 << 20]).unwrap();
     let failed = failure(&two, PgOp::Clone { source }).await;
-    assert_eq!(failed.kind, pgherd_core::postgres::PgFailureKind::DiskFull, "{failed:?}");
+    assert_eq!(failed.kind, PgFailureKind::DiskFull, "{failed:?}");
     assert!(matches!(two.state().await, PgState::Stopped(_)));
+}
+
+async fn before_promotion_and_stop() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let mut settings = herd.settings("n2");
+    let stopped = herd.path("stopped");
+    let hooks = &mut settings.lifecycle.hooks;
+    hooks.pre_promote = Some(script(&herd, "no.sh", "echo not today; exit 7"));
+    let noted = format!("touch {}; exit 1", stopped.display());
+    hooks.before_stop = Some(script(&herd, "stop.sh", &noted));
+    let two = herd.open(settings.clone()).await;
+    let upstream = Some(one.settings.node.clone());
+    one.done(PgOp::EnsureSlots { nodes: vec![two.settings.node.clone()] }).await;
+    two.done(PgOp::Clone { source: upstream.clone() }).await;
+    two.done(PgOp::StartReplica { upstream }).await;
+    two.arm_for_ever();
+    let failed = failure(&two, PgOp::Promote { names: list(&[]) }).await;
+    assert_eq!(failed.kind, PgFailureKind::Refused, "{failed:?}");
+    assert!(failed.detail.contains("pre_promote") && failed.detail.contains('7'), "{failed:?}");
+    two.as_replica().await;
+    // The hooks change while the agent runs.
+    settings.lifecycle.hooks.pre_promote = Some(script(&herd, "yes.sh", "exit 0"));
+    two.server.set_hooks(settings.lifecycle.hooks);
+    two.done(PgOp::Promote { names: list(&[]) }).await;
+    two.as_primary().await;
+    assert!(!stopped.exists());
+    two.done(PgOp::Stop).await;
+    assert!(stopped.exists());
+}
+
+async fn hanging_script() {
+    let herd = Herd::new();
+    let mut settings = herd.settings("n1");
+    let pid = herd.path("pid");
+    let text = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
+    settings.lifecycle.hooks.before_stop = Some(script(&herd, "hang.sh", &text));
+    let one = herd.open(settings).await;
+    one.done(PgOp::Init).await;
+    start(&one).await;
+    let server = std::sync::Arc::clone(&one.server);
+    let stopping = tokio::spawn(async move { server.execute(PgOp::Stop).await });
+    one.until("the script hangs", async || pid.exists()).await;
+    let begin = std::time::Instant::now();
+    one.done(PgOp::Kill).await;
+    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    assert_eq!(stopping.await.unwrap(), PgOpResult::Cancelled);
+    // Its children went with it.
+    let child = std::fs::read_to_string(&pid).unwrap();
+    let gone = async || !Path::new(&format!("/proc/{}", child.trim())).exists();
+    one.until("the script's child is gone", gone).await;
 }

@@ -16,7 +16,7 @@ cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [clonefr
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
 crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | unhang NODES
-remove data NODES | reinit NODES | restart NODES | slow NODES | partition NODES | NODES [peers|pg]
+remove data NODES | reinit NODES | restart NODES | slow NODES | refuse NODES | allow NODES
 partition NODES | store | store down|up|election | heal
 switchover [to NODE] | failover to NODE | pause | resume
 expect leader NODE | expect no leader | expect whole | expect all streaming
@@ -89,7 +89,9 @@ impl Stage {
             }
             "write" => self.write(rest.first().copied().unwrap_or("500")),
             "kill" | "start" | "stop" | "crash" | "boot" | "freeze" | "thaw" | "hang"
-            | "unhang" | "reinit" | "restart" | "slow" => self.each(verb, rest),
+            | "unhang" | "refuse" | "allow" | "reinit" | "restart" | "slow" => {
+                self.each(verb, rest)
+            }
             "remove" => self.each(verb, rest.get(1..).unwrap_or_default()),
             "partition" => self.partition(rest),
             "store" => self.store(rest.first().copied().unwrap_or_default()),
@@ -193,6 +195,7 @@ impl Stage {
                 }
                 ("hang", _) => world.nodes[node].pg.hang = Hang::All,
                 ("unhang", _) => world.nodes[node].pg.hang = Hang::No,
+                ("refuse" | "allow", _) => world.nodes[node].refuses = verb == "refuse",
                 ("remove", _) => world.remove_data(node),
                 ("reinit", _) => world.reinitialize(node),
                 ("restart", _) => world.restart(node),
