@@ -12,6 +12,20 @@ fn put(value: String) -> Txn {
     Txn { then: vec![Op::put("c/a", value)], ..Txn::default() }
 }
 
+/// Writes, while a leader may be elected; at which revision.
+async fn written(client: &Client, value: &str) -> u64 {
+    let began = Instant::now();
+    loop {
+        match client.txn(put(value.to_owned()), Duration::from_secs(1)).await {
+            Ok(reply) => return reply.revision,
+            Err(error @ (Error::NotSent { .. } | Error::Unknown { .. })) => {
+                assert!(began.elapsed() < Duration::from_secs(6), "{error}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn with_authentication() {
     let Some(_) = find("PGHERD_ETCDCTL", "etcdctl") else { return };
@@ -86,10 +100,7 @@ async fn members_are_found_and_a_lost_majority_is_said() {
     }
     assert_eq!(client.endpoints()[0], members[0].endpoint(), "what is configured comes first");
     drop(members.remove(0));
-    let began = Instant::now();
-    while client.txn(put("after".to_owned()), Duration::from_secs(1)).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(6));
-    }
+    written(&client, "after").await;
     let seen = async { while !matches!(watcher.next().await, Some(WatchEvent::Changed { .. })) {} };
     tokio::time::timeout(Duration::from_secs(6), seen).await.unwrap();
 
@@ -104,6 +115,30 @@ async fn members_are_found_and_a_lost_majority_is_said() {
         assert!(began.elapsed() < Duration::from_secs(6), "{error}");
     };
     assert!(error.to_string().contains("more than half of etcd's members are away"), "{error}");
+}
+
+/// What a watch missed while its member hung was compacted meanwhile: it reads anew, by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlives_a_compaction() {
+    let Some(members) = Etcd::start_three().await else { return };
+    let mut watcher = members[0].client().watch_prefix("c/");
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Reset(_))));
+    signal_child(&members[0].child, Signal::STOP);
+    let lost = tokio::time::timeout(WITHIN, watcher.next()).await.unwrap();
+    assert!(matches!(lost, Some(WatchEvent::Disconnected { .. })), "{lost:?}");
+    let others = Client::new(Options::new(vec![members[1].endpoint(), members[2].endpoint()]));
+    let mut revision = 0;
+    for value in ["1", "2", "3"] {
+        revision = written(&others, value).await;
+    }
+    others.compact(revision, WITHIN).await.unwrap();
+    signal_child(&members[0].child, Signal::CONT);
+    let event = tokio::time::timeout(WITHIN, watcher.next()).await.unwrap();
+    let Some(WatchEvent::Reset(snapshot)) = event else { panic!("{event:?}") };
+    assert_eq!((snapshot.kvs[0].value.as_ref(), snapshot.revision), (&b"3"[..], revision));
+    others.txn(put("4".to_owned()), WITHIN).await.unwrap();
+    let event = tokio::time::timeout(WITHIN, watcher.next()).await.unwrap();
+    assert!(matches!(event, Some(WatchEvent::Changed { .. })), "{event:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,17 +160,8 @@ async fn a_leader_that_dies() {
         client.txn(put("before".to_owned()), WITHIN).await.unwrap();
         signal_child(&members[leader].child, signal);
         let began = Instant::now();
-        let mut tries = 0;
-        let revision = loop {
-            tries += 1;
-            match client.txn(put(format!("after {signal:?}")), Duration::from_secs(1)).await {
-                Ok(reply) => break reply.revision,
-                Err(Error::NotSent { .. } | Error::Unknown { .. }) => {}
-                Err(other) => panic!("{other}"),
-            }
-        };
-        eprintln!("{signal:?} of the leader: written after {:?}, {tries} tries", began.elapsed());
-        assert!(began.elapsed() < Duration::from_secs(6));
+        let revision = written(&client, &format!("after {signal:?}")).await;
+        eprintln!("{signal:?} of the leader: written after {:?}", began.elapsed());
         // The watch sees it, whichever member it hung on.
         let seen = async {
             while let Some(event) = watcher.next().await {
