@@ -144,6 +144,19 @@ impl StoreLane {
 }
 
 impl StoreLane {
+    /// A store that refuses writes, for want of space or of rights, goes on renewing leases and
+    /// answering reads: only a write ends that.
+    fn ends_trouble(&self, outcome: &StoreOutcome) -> bool {
+        let wrote = match outcome {
+            StoreOutcome::Applied(_) | StoreOutcome::Granted(_) => true,
+            StoreOutcome::Refused | StoreOutcome::Alive | StoreOutcome::LeaseGone => false,
+            StoreOutcome::NotSent | StoreOutcome::Unknown => return false,
+        };
+        self.trouble
+            .as_ref()
+            .is_some_and(|trouble| wrote || !matches!(trouble.error, Error::Rejected { .. }))
+    }
+
     fn note(&mut self, reply: &StoreReply) {
         match reply {
             StoreReply::Failed(_, Error::LeaseNotFound) => {}
@@ -156,7 +169,7 @@ impl StoreLane {
                 self.trouble = Some(Trouble { error: error.clone(), said: Instant::now() });
                 tracing::warn!(%error, "the store can't be used");
             }
-            StoreReply::Outcome(_) | StoreReply::Read(_) if self.trouble.is_some() => {
+            StoreReply::Outcome(outcome) if self.ends_trouble(outcome) => {
                 self.trouble = None;
                 tracing::info!("the store answers again");
             }

@@ -76,6 +76,25 @@ fn only_what_is_sure_counts_as_not_done() {
     assert_eq!(failed(&Error::LeaseNotFound), StoreOutcome::LeaseGone);
 }
 
+#[test]
+fn a_store_without_space_is_not_well_because_it_renews_a_lease() {
+    let client = Client::new(Options::new(Vec::new()));
+    let mut lane = StoreLane::new(client, Keys::new("service", "demo"), Encoder::default());
+    let full = Error::Rejected { refusal: Refusal::NoSpace, message: String::new() };
+    let away = Error::Unknown { endpoint: "e".to_owned(), why: String::new() };
+    let applied = StoreReply::Outcome(StoreOutcome::Applied(Revision(1)));
+    let alive = StoreReply::Outcome(StoreOutcome::Alive);
+    lane.note(&StoreReply::Failed(StoreOutcome::Unknown, full.clone()));
+    lane.note(&alive);
+    assert!(lane.trouble.as_ref().is_some_and(|t| t.covers(&full)), "said once");
+    lane.note(&applied);
+    assert!(lane.trouble.is_none());
+    lane.note(&StoreReply::Failed(StoreOutcome::Unknown, away.clone()));
+    assert!(lane.trouble.as_ref().is_some_and(|t| t.covers(&away) && t.covers(&full)));
+    lane.note(&alive);
+    assert!(lane.trouble.is_none());
+}
+
 const WITHIN: Duration = Duration::from_secs(2);
 
 async fn outcome(lane: &mut StoreLane, id: u64, request: StoreRequest) -> StoreOutcome {
