@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgherd_api::MemberInfo;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, Found, Progress, Server};
+use pgherd_postgres::{Address, Found, Progress, Server, Shown};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -32,6 +32,8 @@ pub(crate) struct Observation {
     pub(crate) started: Option<i64>,
     /// How far a copy is that runs now.
     pub(crate) copied: Option<Progress>,
+    /// What the server says to readers, as long as it runs.
+    pub(crate) shown: Shown,
 }
 
 /// Where the members' PostgreSQLs are, as the store has it now.
@@ -250,8 +252,8 @@ impl Sampler {
             let mut facts = self.server.facts(at).await;
             self.correct(&mut facts, look);
             let observation = {
-                let copied = self.server.progress();
-                Box::new(Observation { facts, started: look.started, copied })
+                let (copied, shown) = (self.server.progress(), self.server.shown());
+                Box::new(Observation { facts, started: look.started, copied, shown })
             };
             if self.events.send(Event::Observed(observation)).await.is_err() {
                 return;

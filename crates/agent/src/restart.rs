@@ -155,6 +155,7 @@ mod tests {
             facts: PgFacts { at: Time(0), state: PgState::Running(running) },
             started: Some(started),
             copied: None,
+            shown: pgherd_postgres::Shown::default(),
         }
     }
 

@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Look at a cluster and change it
     Ctl(CtlArgs),
     /// Run the agent of one node
-    Agent(FileArgs),
+    Agent(AgentArgs),
     /// Run the router: write port, read port, dashboard
     Router(FileArgs),
     /// Run the embedded store
@@ -34,8 +34,72 @@ pub(crate) enum Command {
     Health(crate::commands::health::HealthArgs),
     /// Serve metrics of one PostgreSQL, as postgres_exporter does
     Exporter(crate::commands::exporter::ExporterArgs),
+    /// Name every mistake in a node's configuration, and what has no effect
+    CheckConfig(CheckConfigArgs),
+    /// Say for every effective setting where it came from
+    ExplainConfig(ExplainConfigArgs),
     /// Say which version this is
     Version,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AgentArgs {
+    /// The settings file (YAML), or a directory of such; the environment alone when not given
+    pub(crate) file: Option<PathBuf>,
+    /// As root: whom to become
+    #[arg(long, value_name = "USER", default_value = "postgres")]
+    pub(crate) user: String,
+    /// Only name the mistakes in the settings, like 'pgherd check-config'
+    #[arg(long)]
+    pub(crate) validate_config: bool,
+    /// Only print an example of a settings file
+    #[arg(long, conflicts_with = "validate_config")]
+    pub(crate) generate_sample_config: bool,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckConfigArgs {
+    /// The settings file (YAML), or a directory of such; the environment alone when not given
+    pub(crate) file: Option<PathBuf>,
+    /// How to print
+    #[arg(short = 'o', long, value_enum, default_value_t = Report::Pretty)]
+    pub(crate) output: Report,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainConfigArgs {
+    /// The settings file (YAML) or a directory of such, and the settings to show (all when none is
+    /// named), like ttl or postgresql.parameters
+    #[arg(value_name = "FILE|KEY")]
+    pub(crate) words: Vec<String>,
+    /// In which role
+    #[arg(short, long, value_enum, default_value_t = NodeRole::Primary)]
+    pub(crate) role: NodeRole,
+    /// Don't ask the store, but take the cluster's settings from the node's copy
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// How to print
+    #[arg(short = 'o', long, value_enum, default_value_t = Report::Pretty)]
+    pub(crate) output: Report,
+}
+
+/// Forms of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Report {
+    Pretty,
+    Json,
+}
+
+/// A node's part in the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum NodeRole {
+    Primary,
+    Replica,
+    StandbyLeader,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,8 @@
 //! Each gives up root first, then reads its file, then starts threads.
 
 pub(crate) mod agent;
+pub(crate) mod check_config;
+pub(crate) mod explain_config;
 pub(crate) mod exporter;
 pub(crate) mod health;
 pub(crate) mod init;

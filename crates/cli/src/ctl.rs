@@ -52,6 +52,8 @@ struct Ctl {
     keys: Keys,
     rest: Rest,
     printer: Printer,
+    /// It was said that what is shown is old.
+    warned: bool,
 }
 
 /// Where the cluster's state is read, and its settings are written.
@@ -122,14 +124,21 @@ impl Ctl {
                 agents.extend(settings.access.agent.clone().filter(|_| agents.is_empty()));
                 let rest = rest(settings.access)?;
                 let source = Source::Store { client: live::client(&settings.store)?, agents };
-                Ok(Self { dir, source, keys: live::keys(&settings.cluster), rest, printer })
+                Ok(Self {
+                    dir,
+                    source,
+                    keys: live::keys(&settings.cluster),
+                    rest,
+                    printer,
+                    warned: false,
+                })
             }
             Found::Agent { url, access, scope } => {
                 let rest = rest(access)?;
                 let origin = pgherd_api::client::origin(&url).unwrap_or(url);
                 let asked = cluster.map(str::to_owned).or(scope);
                 let keys = remote::keys(&rest, &origin, asked.as_deref()).await?;
-                Ok(Self { dir, source: Source::Agent(origin), keys, rest, printer })
+                Ok(Self { dir, source: Source::Agent(origin), keys, rest, printer, warned: false })
             }
         }
     }
@@ -138,7 +147,11 @@ impl Ctl {
     /// and an agent does, the agent is asked from now on.
     async fn read(&mut self) -> Outcome<Cluster> {
         let cluster = match &self.source {
-            Source::Agent(origin) => remote::read(&self.rest, origin, &self.keys).await?,
+            Source::Agent(origin) => {
+                let told = remote::read(&self.rest, origin, &self.keys).await?;
+                self.warn_of_age(told.age)?;
+                told.cluster
+            }
             Source::Store { client, agents } => match live::read(client, &self.keys).await {
                 Ok(cluster) => cluster,
                 Err(error) => {
@@ -157,15 +170,28 @@ impl Ctl {
         Ok(cluster)
     }
 
+    /// Said once: what an agent tells may be old.
+    fn warn_of_age(&mut self, age: Option<Duration>) -> Outcome {
+        if let Some(age) = age.filter(|_| !self.warned) {
+            self.warned = true;
+            let (words, seconds) = (self.printer.yellow("Warning:"), age.as_secs());
+            self.printer.error(format_args!(
+                "{words} the agent hasn't heard the store for {seconds} s: this is how it was then"
+            ))?;
+        }
+        Ok(())
+    }
+
     async fn ask_agents(&mut self, agents: &[String], error: anyhow::Error) -> Outcome<Cluster> {
         for origin in agents {
-            let Ok(cluster) = remote::read(&self.rest, origin, &self.keys).await else { continue };
+            let Ok(told) = remote::read(&self.rest, origin, &self.keys).await else { continue };
             let words = self.printer.yellow("Warning:");
             self.printer.error(format_args!(
                 "{words} {error:#}; {origin} is asked instead, and says what it last knew"
             ))?;
             self.source = Source::Agent(origin.clone());
-            return Ok(cluster);
+            self.warn_of_age(told.age)?;
+            return Ok(told.cluster);
         }
         Err(Failure::Failed(match &self.dir {
             Some(dir) if Lock::holder(&Layout::new(dir.clone()).lock()).is_none() => {

@@ -10,6 +10,7 @@ mod output;
 mod privilege;
 mod secret;
 mod settings;
+mod sources;
 mod table;
 mod topology;
 mod up;
@@ -48,6 +49,8 @@ fn run(command: Command) -> output::Outcome {
         Command::Init(args) => commands::init::run(&args),
         Command::Health(args) => commands::health::run(&args),
         Command::Exporter(args) => commands::exporter::run(args),
+        Command::CheckConfig(args) => commands::check_config::run(&args),
+        Command::ExplainConfig(args) => commands::explain_config::run(&args),
         Command::Version => commands::version(),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     Told,
     /// Somebody answered no, or pressed Ctrl-C at a prompt. Exit code 1.
     Aborted,
+    /// Bad input, of which everything has been said already. Exit code 2.
+    Wrong,
     /// Whoever read our output has gone: that is success.
     NobodyListens,
 }
@@ -61,6 +63,7 @@ pub(crate) fn finish(outcome: Outcome) -> ExitCode {
     let (words, code) = match outcome {
         Ok(()) | Err(Failure::NobodyListens) => return ExitCode::SUCCESS,
         Err(Failure::Told) => return ExitCode::FAILURE,
+        Err(Failure::Wrong) => return ExitCode::from(2),
         Err(Failure::Aborted) => ("Aborted!".to_owned(), 1),
         Err(Failure::Failed(error)) => (format!("{} {error:#}", printer.red("Error:")), 1),
         Err(Failure::Refused { place, problems }) => {
@@ -76,14 +79,27 @@ pub(crate) fn finish(outcome: Outcome) -> ExitCode {
 fn refusal(printer: &Printer, place: &str, problems: &[Problem]) -> String {
     let errors = problems.iter().filter(|p| p.severity == Severity::Error);
     let prefix = if place.is_empty() { String::new() } else { format!("{place}: ") };
-    let lines = errors.map(|p| format!("{} {prefix}{p}", printer.red("Error:")));
+    let lines = errors.map(|p| {
+        let prefix = if names_its_place(p) { "" } else { &prefix };
+        format!("{} {prefix}{p}", printer.red("Error:"))
+    });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a reader finds the mistake without being told which file it is in.
+fn names_its_place(problem: &Problem) -> bool {
+    problem.origin.as_ref().is_some_and(pgherd_config::Origin::is_complete)
 }
 
 /// Prints the warnings among `problems`.
 pub(crate) fn warn(printer: &mut Printer, place: &str, problems: &[Problem]) {
     for problem in problems.iter().filter(|p| p.severity == Severity::Warning) {
-        let words = format!("{} {place}: {problem}", printer.yellow("Warning:"));
+        let prefix = if names_its_place(problem) || place.is_empty() {
+            String::new()
+        } else {
+            format!("{place}: ")
+        };
+        let words = format!("{} {prefix}{problem}", printer.yellow("Warning:"));
         let _ = printer.error(format_args!("{words}"));
     }
 }

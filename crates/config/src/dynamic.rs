@@ -81,6 +81,56 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
     }
 }
 
+/// The three times that Patroni's agents share, after its rule (contract 3.4).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// How long a silent leader keeps its lease.
+    pub ttl: Duration,
+    /// How often Patroni's agents look.
+    pub loop_wait: Duration,
+    /// How long they try again.
+    pub retry_timeout: Duration,
+    /// What was made smaller, and why.
+    pub adjusted: Vec<(&'static str, String)>,
+}
+
+/// The times that hold. Where `loop_wait + 2 * retry_timeout` is more than `ttl`, first `loop_wait`
+/// gives way, then `retry_timeout`; the store keeps what it has.
+#[must_use]
+pub fn timing(config: &Map<String, Value>) -> Timing {
+    const SECOND: u64 = 1_000_000;
+    let get = |name: &str, default| {
+        let span = config.get(name).and_then(duration).unwrap_or(Duration::secs(default));
+        span.max(Duration::secs(1))
+    };
+    let (ttl, wait, retry) = (get("ttl", 30), get("loop_wait", 10), get("retry_timeout", 10));
+    let mut timing = Timing { ttl, loop_wait: wait, retry_timeout: retry, adjusted: Vec::new() };
+    if wait.0 + 2 * retry.0 <= ttl.0 {
+        return timing;
+    }
+    if SECOND + 2 * retry.0 > ttl.0 {
+        timing.loop_wait = Duration(SECOND);
+        // Patroni counts in whole seconds.
+        let most = (ttl.0 / SECOND).saturating_sub(1) / 2;
+        timing.retry_timeout = Duration::secs(most.max(1));
+    } else {
+        timing.loop_wait = Duration(ttl.0 - 2 * retry.0);
+    }
+    let held =
+        [("loop_wait", wait, timing.loop_wait), ("retry_timeout", retry, timing.retry_timeout)];
+    for (name, asked, held) in held.into_iter().filter(|(_, asked, held)| asked != held) {
+        let words = format!(
+            "{} s instead of {} s holds, because loop_wait + 2 * retry_timeout must not be more \
+             than ttl ({} s)",
+            seconds(held),
+            seconds(asked),
+            seconds(ttl)
+        );
+        timing.adjusted.push((name, words));
+    }
+    timing
+}
+
 /// Merges a change as `PATCH /config` means it: objects recursively, `null` removes, everything
 /// else replaces. True when something changed.
 pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> bool {
@@ -104,13 +154,16 @@ pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> boo
 }
 
 /// Patroni compares scalars as texts: `on` as a text and as a value are the same setting.
-fn same(old: &Value, new: &Value) -> bool {
+pub(crate) fn same(old: &Value, new: &Value) -> bool {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
     };
-    old == new || (text(old).is_some() && text(old) == text(new))
+    let either = old.is_boolean() || new.is_boolean();
+    old == new
+        || (text(old).is_some() && text(old) == text(new))
+        || (either && boolean(old).is_some() && boolean(old) == boolean(new))
 }
 
 fn without_nulls(value: &Value) -> Value {
@@ -157,4 +210,33 @@ fn duration(value: &Value) -> Option<Duration> {
 
 fn scalar(value: &Value) -> Option<String> {
     Node::from_json(value, &Origin::Dynamic).scalar()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patronis_rule_of_times() {
+        // ttl, loop_wait, retry_timeout; what holds
+        let cases = [
+            ((30, 10, 10), (10, 10)),
+            ((30, 11, 10), (10, 10)),
+            ((20, 10, 10), (1, 9)),
+            ((20, 10, 9), (2, 9)),
+            ((20, 5, 5), (5, 5)),
+            ((5, 1, 2), (1, 2)),
+        ];
+        for ((ttl, wait, retry), expected) in cases {
+            let Value::Object(config) =
+                json!({"ttl": ttl, "loop_wait": wait, "retry_timeout": retry})
+            else {
+                panic!("no object")
+            };
+            let held = timing(&config);
+            let expected = (Duration::secs(expected.0), Duration::secs(expected.1));
+            assert_eq!((held.loop_wait, held.retry_timeout), expected, "{ttl} {wait} {retry}");
+        }
+        assert_eq!(timing(&Map::new()).ttl, Duration::secs(30));
+    }
 }

@@ -5,7 +5,11 @@
 //! setting.
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod docs;
 pub mod dynamic;
+pub mod environment;
+pub mod explain;
 pub mod guc;
 pub mod lifecycle;
 mod local;
@@ -15,9 +19,12 @@ pub mod parse;
 pub mod postgres;
 pub mod problem;
 pub mod rest;
+pub mod schema;
 mod secret;
 pub mod section;
 pub mod settings;
+mod sources;
+pub mod spilo;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -30,3 +37,7 @@ pub use postgres::{PostgresSettings, Role, effective};
 pub use problem::{Problem, Severity};
 pub use secret::Secret;
 pub use settings::{Login, Settings, StoreSettings, StoreTls};
+pub use sources::Sources;
+
+/// A settings file to begin with.
+pub const SAMPLE: &str = include_str!("sample.yml");

@@ -1,23 +1,26 @@
-//! The node file: Patroni's YAML form (contract 3.3), as far as pgherd uses it.
-//! A pure function of its text. Leaves environment variables and reload to a later step.
+//! A node's settings out of its local configuration (contract 3.3), as far as pgherd uses it.
+//! Leaves unknown keys and values in the wrong place to `check`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::rest::{self, RestServer};
-use crate::secret::Secret;
-use crate::settings::{Login, Settings};
-use crate::store::store_address;
 use pgherd_core::{Duration, Policy, SynchronousMode};
 use serde_json::{Map, Value as Json};
 
+use crate::check;
+use crate::dynamic;
 use crate::lifecycle::{self, Bootstrap, Hooks, Lifecycle};
 use crate::local::Local;
 use crate::parse::{self, HostPort};
 use crate::problem::{Problem, Severity};
+use crate::rest::{self, RestServer};
+use crate::secret::Secret;
 use crate::section::Section;
-use crate::yaml::{Node, Value};
+use crate::settings::{Login, Settings};
+use crate::sources::Sources;
+use crate::store::store_address;
+use crate::yaml::Value;
 
 /// Which cluster: `/namespace/scope/` in the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,78 +39,31 @@ pub struct Resolved<T> {
     pub warnings: Vec<Problem>,
 }
 
-const UNUSED_ROOT: &[&str] = &["log", "watchdog", "thread_pool_size", "thread_stack_size", "citus"];
-const UNUSED_REST: &[&str] = &["request_queue_size", "thread_pool_size"];
-const UNUSED_POSTGRES: &[&str] = &[
-    "proxy_address",
-    "pgpass",
-    "config_dir",
-    "bin_name",
-    "database",
-    "pg_ident",
-    "recovery_conf",
-    "custom_conf",
-    "use_unix_socket",
-    "use_unix_socket_repl",
-    "pg_ctl_timeout",
-    "use_pg_rewind",
-    "rewind",
-    "remove_data_directory_on_rewind_failure",
-    "remove_data_directory_on_diverged_timelines",
-    "krbsrvname",
-    "config_base_name",
-    "use_slots",
-];
 /// The least ttl that survives an etcd leader change with fast timers (docs/protocol.md, Belief).
 const TTL_MIN: Duration = Duration::secs(2);
 
-/// Reads a node file. All mistakes are returned together.
-pub fn resolve(text: &str) -> Result<Resolved<Settings>, Vec<Problem>> {
-    let document = Node::parse(text).map_err(|problem| vec![problem])?;
-    let problems = RefCell::new(Vec::new());
-    let settings = read(&Section::root(&document, &problems));
-    let settings =
-        settings.map(|settings| Settings { local: Local::new(vec![document.clone()]), ..settings });
-    sort_out(settings, problems.into_inner())
-}
-
-/// Keys of the cluster-wide settings (contract 3.4) that decisions don't read.
-const OTHER_DYNAMIC: &[&str] = &[
-    "loop_wait",
-    "retry_timeout",
-    "maximum_lag_on_syncnode",
-    "max_timelines_history",
-    "primary_stop_timeout",
-    "primary_race_backoff",
-    "failsafe_mode",
-    "check_timeline",
-    "member_slots_ttl",
-    "slots",
-    "ignore_slots",
-    "standby_cluster",
-    "postgresql",
-];
-
-/// Looks at a change of the cluster-wide settings before anybody stores it: what can't be read there
-/// would silently be the default.
-pub fn check_dynamic(patch: &Map<String, Json>) -> Vec<Problem> {
-    // JSON is YAML.
-    let document = match Node::parse(&Json::Object(patch.clone()).to_string()) {
-        Ok(document) => document,
-        Err(problem) => return vec![problem],
-    };
-    let problems = RefCell::new(Vec::new());
-    let root = Section::root(&document, &problems);
-    policy(&root);
-    for key in OTHER_DYNAMIC {
-        root.take(key);
+/// Reads a node's configuration. All mistakes are returned together.
+///
+/// # Errors
+/// The mistakes, and the warnings beside them.
+pub fn resolve(sources: &Sources) -> Result<Resolved<Settings>, Vec<Problem>> {
+    let (local, mut problems) = sources.read();
+    problems.extend(check::local(&local));
+    let noted = RefCell::new(Vec::new());
+    let document = local.merged();
+    let settings = read(&Section::root(&document, &noted));
+    for problem in noted.into_inner() {
+        // The check has said it already, in general words.
+        let said = |known: &Problem| {
+            known.place == problem.place
+                && (known.severity == Severity::Error || problem.severity == Severity::Warning)
+        };
+        if !problems.iter().any(said) {
+            problems.push(problem);
+        }
     }
-    root.finish(&[]);
-    drop(root);
-    let mut problems = problems.into_inner();
-    // The line of a text that nobody wrote.
-    problems.iter_mut().for_each(|problem| problem.origin = None);
-    problems
+    problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+    sort_out(settings.map(|settings| Settings { local, ..settings }), problems)
 }
 
 /// Gives the value only when nothing but warnings was noted.
@@ -122,7 +78,10 @@ pub fn sort_out<T>(value: Option<T>, problems: Vec<Problem>) -> Result<Resolved<
 
 fn read(root: &Section<'_>) -> Option<Settings> {
     let cluster = cluster_id(root);
-    let name = root.required("name", "node1", parse::node_name);
+    // Patroni's old place for it, or the only one now.
+    let inner = root.section("postgresql");
+    let place = if !root.has("name") && inner.has("name") { &inner } else { root };
+    let name = place.required("name", "node1", parse::node_name);
     let rest = rest(&root.section("restapi"));
     let rest_client = rest::client(root);
     let store = store_address(root);
@@ -130,7 +89,6 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let postgres = postgres(root);
     let (nofailover, tags) = tags(&root.section("tags"));
     let ours = ours(&root.section("pgherd"));
-    root.finish(UNUSED_ROOT);
     let (cluster, name, rest, postgres) = (cluster?, name?, rest?, postgres?);
     let beside = |data: &std::path::Path| data.with_file_name(format!("{name}.pgherd"));
     let may_found = founding.is_some();
@@ -180,13 +138,11 @@ struct Ours {
 
 /// `pgherd`: what Patroni's file has no word for.
 fn ours(section: &Section<'_>) -> Ours {
-    let ours = Ours {
-        run_dir: section.optional("run_dir", absolute),
+    Ours {
+        run_dir: section.optional("run_dir", parse::absolute),
         peer_secret: section.optional("peer_secret", parse::text).map(Secret::new),
         hba_networks: section.list("networks").unwrap_or_default(),
-    };
-    section.finish(&[]);
-    ours
+    }
 }
 
 /// Tags are free words, published as they stand.
@@ -218,12 +174,9 @@ fn rest(section: &Section<'_>) -> Option<Rest> {
     let connect = section.required("connect_address", "127.0.0.1:8008", parse::host_port);
     let auth = section.has("authentication").then(|| {
         let auth = section.section("authentication");
-        let login = login(&auth, None);
-        auth.finish(&[]);
-        login
+        login(&auth, None)
     });
     let server = rest::server(section);
-    section.finish(UNUSED_REST);
     Some(Rest { listen: listen?, connect: connect?, auth: auth.flatten(), server })
 }
 
@@ -258,7 +211,6 @@ fn founding(root: &Section<'_>) -> Option<Founding> {
     let policy = policy(&dcs);
     let config = dcs.entries().map(|e| (e.key.clone(), e.node.to_json())).collect();
     let read = lifecycle::bootstrap(&bootstrap);
-    bootstrap.finish(&["users"]);
     Some(Founding { policy, config, bootstrap: read })
 }
 
@@ -279,8 +231,11 @@ fn policy(dcs: &Section<'_>) -> Policy {
     let strict = dcs.optional("synchronous_mode_strict", parse::boolean);
     let count = dcs.optional("synchronous_node_count", parse::count);
     let start = dcs.optional("primary_start_timeout", parse::span);
+    // Who writes Patroni's other two times means Patroni's ttl with them.
+    let patronis = dcs.has("loop_wait") || dcs.has("retry_timeout");
+    let ttl_default = if patronis { dynamic::patroni_defaults().ttl } else { d.ttl };
     Policy {
-        ttl: ttl.unwrap_or(d.ttl),
+        ttl: ttl.unwrap_or(ttl_default),
         maximum_lag_on_failover: lag.unwrap_or(d.maximum_lag_on_failover),
         synchronous_mode: mode.unwrap_or(SynchronousMode::Off),
         synchronous_mode_strict: strict.unwrap_or(d.synchronous_mode_strict),
@@ -307,8 +262,8 @@ fn postgres(root: &Section<'_>) -> Option<Postgres> {
     let section = root.section("postgresql");
     let listen = section.required("listen", "127.0.0.1:5432", parse::pg_listen);
     let connect = section.required("connect_address", "127.0.0.1:5432", parse::host_port);
-    let data_dir = section.required("data_dir", "/var/lib/postgresql/node1", absolute);
-    let bin_dir = section.optional("bin_dir", absolute);
+    let data_dir = section.required("data_dir", "/var/lib/postgresql/node1", parse::absolute);
+    let bin_dir = section.optional("bin_dir", parse::absolute);
     let authentication = section.section("authentication");
     let superuser = account(&authentication, "superuser", "postgres");
     let replication = account(&authentication, "replication", "replicator");
@@ -317,11 +272,9 @@ fn postgres(root: &Section<'_>) -> Option<Postgres> {
     } else {
         superuser.clone()
     };
-    authentication.finish(&["rewind"]);
     let parameters = parameters(&section);
     let pg_hba = section.list("pg_hba").unwrap_or_default();
     let hooks = lifecycle::hooks(&section);
-    section.finish(UNUSED_POSTGRES);
     Some(Postgres {
         listen: listen?,
         connect: connect?,
@@ -338,20 +291,7 @@ fn postgres(root: &Section<'_>) -> Option<Postgres> {
 
 fn account(section: &Section<'_>, key: &'static str, name: &str) -> Option<Login> {
     let account = section.section(key);
-    let login = login(&account, Some(name));
-    account.finish(&[
-        "sslmode",
-        "sslcert",
-        "sslkey",
-        "sslpassword",
-        "sslrootcert",
-        "sslcrl",
-        "sslcrldir",
-        "gssencmode",
-        "channel_binding",
-        "sslnegotiation",
-    ]);
-    login
+    login(&account, Some(name))
 }
 
 fn parameters(section: &Section<'_>) -> BTreeMap<String, String> {
@@ -370,9 +310,4 @@ fn parameters(section: &Section<'_>) -> BTreeMap<String, String> {
         }
     }
     all
-}
-
-pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err("an absolute path".to_owned()) }
 }

@@ -2,6 +2,7 @@
 //! Leaves keys and places to `section`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use pgherd_core::{Duration, NodeName};
 
@@ -64,20 +65,32 @@ pub fn host_port(text: &str) -> Result<HostPort, String> {
     if host.is_empty() { Err(wanted()) } else { Ok(HostPort { host: host.to_owned(), port }) }
 }
 
-/// `HOST:PORT`, `*:PORT` or `:PORT` to listen on.
-pub fn listen(text: &str) -> Result<SocketAddr, String> {
+/// `HOST:PORT`, `*:PORT` or `:PORT` to listen on: the host, empty for all, and the port.
+pub fn listen_parts(text: &str) -> Result<(String, u16), String> {
     let wanted = || "an address to listen on like 127.0.0.1:8008 or *:8008".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
     let port: u16 = port.parse().map_err(|_| wanted())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() || host == "*" {
+    Ok((if host == "*" { String::new() } else { host.to_owned() }, port))
+}
+
+/// [`listen_parts`] as an address. A name is looked up.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = listen_parts(text)?;
+    if host.is_empty() {
         return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
     }
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(SocketAddr::from((address, port)));
     }
-    let found = (host, port).to_socket_addrs().ok().and_then(|mut found| found.next());
+    let found = (host.as_str(), port).to_socket_addrs().ok().and_then(|mut found| found.next());
     found.ok_or_else(|| format!("an address of this machine ('{host}' can't be resolved)"))
+}
+
+/// An absolute path.
+pub fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("an absolute path".to_owned()) }
 }
 
 /// `postgresql.listen`: `HOST[,HOST...][:PORT]` (contract 3.3).

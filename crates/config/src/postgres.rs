@@ -207,6 +207,19 @@ pub(crate) fn gucs(
     all
 }
 
+/// What is wrong with the parameters of either side, in any role.
+pub(crate) fn guc_warnings(ours: Option<&Node>, theirs: Option<&Node>) -> Vec<Problem> {
+    let mut all: Vec<Problem> = Vec::new();
+    for role in Role::ALL {
+        let mut warnings = Vec::new();
+        gucs(ours, theirs, role, &mut warnings);
+        // Each role is told of the parameters of all roles.
+        warnings.retain(|warning| !all.contains(warning));
+        all.extend(warnings);
+    }
+    all
+}
+
 /// Whether every member sees the same values of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Agreed {

@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
-use crate::node::absolute;
 use crate::parse;
+use crate::parse::absolute;
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::section::Section;

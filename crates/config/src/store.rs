@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::node::{absolute, login};
+use crate::node::login;
 use crate::parse;
 use crate::problem::Problem;
 use crate::secret::Secret;
@@ -82,7 +82,7 @@ fn login_of(section: &Section<'_>) -> Option<Login> {
 }
 
 fn tls(section: &Section<'_>) -> StoreTls {
-    let file = |key: &'static str| -> Option<PathBuf> { section.optional(key, absolute) };
+    let file = |key: &'static str| -> Option<PathBuf> { section.optional(key, parse::absolute) };
     let tls = StoreTls { cacert: file("cacert"), cert: file("cert"), key: file("key") };
     if tls.key.is_some() && tls.cert.is_none() {
         let words = "a key without its certificate; write 'cert: /PATH' too";

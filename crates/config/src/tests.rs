@@ -5,6 +5,7 @@ use pgherd_core::{Duration, SynchronousMode};
 
 use crate::node::resolve;
 use crate::problem::Severity;
+use crate::sources::Sources;
 
 const GOOD: &str = "\
 scope: demo
@@ -38,14 +39,14 @@ tags:
 ";
 
 fn good(text: &str) -> Settings {
-    match resolve(text) {
+    match resolve(&Sources::file("node.yml", text)) {
         Ok(resolved) => resolved.value,
         Err(problems) => panic!("{problems:?}"),
     }
 }
 
 fn errors(text: &str) -> Vec<String> {
-    let problems = resolve(text).err().expect("mistakes");
+    let problems = resolve(&Sources::file("node.yml", text)).err().expect("mistakes");
     let errors = problems.iter().filter(|p| p.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
 }
@@ -77,19 +78,24 @@ fn all_mistakes_are_named_at_once_with_their_lines() {
         .replace("ttl: 5", "ttl: soon");
     let said = errors(&text);
     assert_eq!(said.len(), 3, "{said:?}");
-    assert!(said[0].starts_with("line 2: name: expected 1 to 63 of"), "{}", said[0]);
-    assert!(said[1].starts_with("line 11: bootstrap.dcs.ttl: expected a number of seconds"));
-    assert!(said[2].starts_with("line 18: postgresql.data_dir: expected an absolute path"));
+    assert!(said[0].starts_with("node.yml:2: name: expected 1 to 63 of"), "{}", said[0]);
+    assert!(said[1].starts_with("node.yml:11: bootstrap.dcs.ttl: expected a number of seconds"));
+    assert!(said[2].starts_with("node.yml:18: postgresql.data_dir: expected an absolute path"));
 }
 
 #[test]
 fn a_slip_in_a_key_is_an_error_and_a_strange_key_a_warning() {
     let said = errors(&GOOD.replace("  listen: 127.0.0.1:8008", "  lisen: 127.0.0.1:8008"));
-    assert!(said.iter().any(|w| w == "line 4: restapi.lisen: unknown key; did you mean 'listen'?"));
-    let resolved = resolve(&format!("{GOOD}watchdog: {{mode: off}}\nhobby: 1\n")).ok().unwrap();
+    assert!(
+        said.iter().any(|w| w == "node.yml:4: restapi.lisen: unknown key; did you mean 'listen'?")
+    );
+    let resolved =
+        resolve(&Sources::file("node.yml", &format!("{GOOD}watchdog: {{mode: off}}\nhobby: 1\n")))
+            .ok()
+            .unwrap();
     let warned: Vec<String> = resolved.warnings.iter().map(ToString::to_string).collect();
-    assert!(warned[0].contains("no use for it yet"), "{warned:?}");
-    assert_eq!(warned[1], "line 30: hobby: unknown key, ignored");
+    assert!(warned[3].contains("no effect"), "{warned:?}");
+    assert_eq!(warned[4], "node.yml:30: hobby: unknown key, ignored");
 }
 
 #[test]

@@ -39,7 +39,29 @@ const QUERY: &str = "SELECT pg_is_in_recovery(), \
     pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), current_setting('primary_conninfo'), \
     (SELECT status FROM pg_stat_wal_receiver), (SELECT received_tli FROM pg_stat_wal_receiver), \
     (SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval') \
-         FROM pg_stat_activity WHERE backend_type = 'startup')";
+         FROM pg_stat_activity WHERE backend_type = 'startup'), \
+    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
+    (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint, \
+    CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END, \
+    current_setting('restore_command', true) <> '', \
+    (SELECT json_agg(json_build_object('usename', usename, 'application_name', application_name, \
+         'client_addr', client_addr, 'state', state, 'sync_state', sync_state, \
+         'sync_priority', sync_priority)) FROM pg_stat_replication)";
+
+/// What only readers want to know of a running server (contract 2.6).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Shown {
+    /// When the postmaster started, in unix microseconds.
+    pub started: Option<i64>,
+    /// When the last replayed transaction was committed, in unix microseconds.
+    pub replayed: Option<i64>,
+    /// Replay is paused.
+    pub replay_paused: bool,
+    /// There is a `restore_command`: a replica that doesn't stream reads the archive.
+    pub restores: bool,
+    /// `pg_stat_replication`, as a JSON array of rows; empty when there are none.
+    pub senders: String,
+}
 
 /// What is kept between observations.
 #[derive(Default)]
@@ -49,6 +71,8 @@ pub(crate) struct Memory {
     history: Mutex<HashMap<Timeline, Vec<TimelineEnd>>>,
     /// The timeline that pg_control was last seen to name.
     checkpointed: Mutex<Option<Timeline>>,
+    /// What the latest observation says to readers.
+    shown: Mutex<Shown>,
     /// Where replay stood when it was last seen at the end, nothing being received.
     end: Mutex<Option<Lsn>>,
     /// The last state that the disk answered.
@@ -66,6 +90,11 @@ struct Constants {
 }
 
 impl Memory {
+    /// What the latest observation of a running server says to readers.
+    pub(crate) fn shown(&self) -> Shown {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// After a start, stop or anything that changes what a connection means.
     pub(crate) async fn forget(&self) {
         *self.connection.lock().await = None;
@@ -149,6 +178,14 @@ impl Core {
     fn read_row(&self, row: &Row) -> Result<RunningFacts, PgError> {
         let cell = |at: usize| row.get(at).and_then(Option::as_deref);
         let lsn = |at: usize| cell(at).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
+        let number = |at: usize| cell(at).and_then(|text| text.parse().ok());
+        *self.memory.shown.lock().unwrap_or_else(PoisonError::into_inner) = Shown {
+            started: number(11),
+            replayed: number(12),
+            replay_paused: cell(13) == Some("t"),
+            restores: cell(14) == Some("t"),
+            senders: cell(15).unwrap_or_default().to_owned(),
+        };
         let Constants { system_id, instance } = self.constants()?;
         let (timeline, role) = if cell(0) == Some("t") {
             let receiving = cell(8);

@@ -27,6 +27,7 @@ pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, discover};
 pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
+pub use facts::Shown;
 pub use names::{parse as parse_names, render as render_names};
 pub use script::run_command;
 pub use server::{Found, Progress, Server};

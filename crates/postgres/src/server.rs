@@ -10,7 +10,7 @@ use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult};
 use pgherd_core::{Instance, Term, Time};
 use pgherd_guard::Guard;
 
-use crate::facts::{Memory, blocking};
+use crate::facts::{Memory, Shown, blocking};
 use crate::life::Fence;
 use crate::sql::Task;
 use crate::{Peers, PgError, Settings, files};
@@ -88,6 +88,12 @@ impl Server {
     /// hangs. `now` is the time that the facts carry: read the clock just before.
     pub async fn facts(&self, now: Time) -> PgFacts {
         self.core.observe(now).await
+    }
+
+    /// What the latest observation of a running server says to readers, and to no decision.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        self.core.memory.shown()
     }
 
     /// Executes one operation to its end; a second one waits for the first, except

@@ -172,8 +172,9 @@ impl Check<'_> {
         if shunned == Some(true) {
             return false;
         }
-        let state = if replica.streaming { "streaming" } else { "" };
-        let state_fits = self.query.replication_state.as_deref().is_none_or(|it| it == state);
+        let state = status::replication_state(self.board, replica);
+        let wanted = self.query.replication_state.as_deref();
+        let state_fits = wanted.is_none_or(|wanted| state == Some(wanted));
         state_fits && self.lag_fits(replica.replayed)
     }
 

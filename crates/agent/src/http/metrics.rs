@@ -4,8 +4,10 @@
 use std::fmt::Write;
 
 use pgherd_api::words;
+use pgherd_config::dynamic;
 use pgherd_core::cluster::ClusterView;
-use pgherd_core::postgres::{PgRole, PgState, RunningFacts};
+use pgherd_core::postgres::{PgRole, PgState, ReplicaFacts, RunningFacts};
+use pgherd_postgres::Shown;
 
 use super::status::{self, Standby};
 use super::{Desk, health};
@@ -75,7 +77,8 @@ fn postgres(page: &mut Page, desk: &Desk, board: &Board) {
         )
         | None => None,
     };
-    let started = running.and(observed).and_then(|observed| observed.started).unwrap_or(0);
+    let shown = running.and(observed).map(|observed| &observed.shown);
+    let started = epoch(shown.and_then(|shown| shown.started));
     page.gauge("patroni_version", "Patroni semver without periods.", version_number());
     page.flag(
         "patroni_postgres_running",
@@ -99,29 +102,24 @@ fn postgres(page: &mut Page, desk: &Desk, board: &Board) {
     let help =
         "Current location of the Postgres transaction log, 0 if this node is not the leader.";
     page.put("counter", "patroni_xlog_location", help, primary.map_or(0, |it| it.flushed.0));
+    let led = board.cluster.as_ref().is_some_and(|cluster| status::standby_cluster(cluster));
+    let standby_leader = led && replica.is_some() && board.leads.is_some();
     page.flag(
         "patroni_standby_leader",
         "Value is 1 if this node is the standby_leader, 0 otherwise.",
-        false,
+        standby_leader,
     );
     page.flag(
         "patroni_replica",
         "Value is 1 if this node is a replica, 0 otherwise.",
-        replica.is_some(),
+        replica.is_some() && !standby_leader,
     );
     let standby = status::standby(board, &desk.identity.name);
     let help = "Value is 1 if this node is a sync standby replica, 0 otherwise.";
     page.flag("patroni_sync_standby", help, replica.is_some() && standby == Standby::Sync);
     let help = "Value is 1 if this node is a quorum standby replica, 0 otherwise.";
     page.flag("patroni_quorum_standby", help, replica.is_some() && standby == Standby::Quorum);
-    let help = "Current location of the received Postgres transaction log, 0 if this node is not a replica.";
-    let received = replica.map_or(0, |it| it.received.0);
-    page.put("counter", "patroni_xlog_received_location", help, received);
-    let help = "Current location of the replayed Postgres transaction log, 0 if this node is not a replica.";
-    let replayed = replica.map_or(0, |it| it.replayed.0);
-    page.put("counter", "patroni_xlog_replayed_location", help, replayed);
-    let streaming = replica.is_some_and(|it| it.streaming);
-    page.flag("patroni_postgres_streaming", "Value is 1 if Postgres is streaming", streaming);
+    replica_series(page, board, replica, shown);
     let version = if running.is_some() { desk.server_version } else { 0 };
     let help = "Version of Postgres (if running), 0 otherwise.";
     page.gauge("patroni_postgres_server_version", help, version);
@@ -129,9 +127,40 @@ fn postgres(page: &mut Page, desk: &Desk, board: &Board) {
     let help = "Postgres timeline of this node (if running), 0 otherwise.";
     page.put("counter", "patroni_postgres_timeline", help, timeline);
     let _ = page.text.write_str(STATE_COMMENT);
-    let word = status::state_word(board, state);
+    let word = status::state_word(board, board.state(clock::now()));
     let help = "Numeric representation of Postgres state.";
     page.gauge("patroni_postgres_state", help, words::state_index(word));
+}
+
+/// Unix microseconds as Prometheus has moments: seconds.
+fn epoch(micros: Option<i64>) -> f64 {
+    micros.map_or(0.0, |micros| micros as f64 / 1e6)
+}
+
+fn replica_series(
+    page: &mut Page,
+    board: &Board,
+    replica: Option<&ReplicaFacts>,
+    shown: Option<&Shown>,
+) {
+    let help = "Current location of the received Postgres transaction log, 0 if this node is not a replica.";
+    let received = replica.map_or(0, |it| it.received.0);
+    page.put("counter", "patroni_xlog_received_location", help, received);
+    let help = "Current location of the replayed Postgres transaction log, 0 if this node is not a replica.";
+    let replayed = replica.map_or(0, |it| it.replayed.0);
+    page.put("counter", "patroni_xlog_replayed_location", help, replayed);
+    let replayed = epoch(shown.filter(|_| replica.is_some()).and_then(|it| it.replayed));
+    let help = "Current timestamp of the replayed Postgres transaction log, 0 if null.";
+    page.gauge("patroni_xlog_replayed_timestamp", help, replayed);
+    let paused = replica.is_some() && shown.is_some_and(|it| it.replay_paused);
+    let help = "Value is 1 if the Postgres xlog is paused, 0 otherwise.";
+    page.flag("patroni_xlog_paused", help, paused);
+    let state = replica.and_then(|replica| status::replication_state(board, replica));
+    let streaming = state == Some("streaming");
+    page.flag("patroni_postgres_streaming", "Value is 1 if Postgres is streaming", streaming);
+    let archive = state == Some("in archive recovery");
+    let help = "Value is 1 if Postgres is replicating from archive, 0 otherwise.";
+    page.flag("patroni_postgres_in_archive_recovery", help, archive);
 }
 
 const STATE_COMMENT: &str = "# Values: 0=initdb, 1=initdb_failed, 2=custom_bootstrap, \
@@ -145,11 +174,20 @@ fn cluster(page: &mut Page, desk: &Desk, board: &Board, view: Option<&ClusterVie
     page.flag("patroni_cluster_unlocked", help, unlocked);
     let help = "Value is 1 if failsafe mode is active, 0 if inactive.";
     page.flag("patroni_failsafe_mode_is_active", help, false);
+    let config = board.cluster.as_ref().and_then(|it| it.config()).map(|it| &it.json);
+    let enabled = config.and_then(|it| it.get("failsafe_mode")).and_then(dynamic::boolean);
+    let help = "Value is 1 if failsafe mode is enabled, 0 if disabled.";
+    page.flag("patroni_failsafe_mode_enabled", help, enabled == Some(true));
+    let map = board.cluster.as_ref().and_then(|it| it.failsafe());
+    let member = map.is_some_and(|map| map.get(desk.identity.name.as_str()).is_some());
+    let help = "Value is 1 if this node is listed in the failsafe members, 0 otherwise.";
+    page.flag("patroni_failsafe_member", help, member);
     let seen = board.store.map_or(0, |seen| seen.unix_seconds);
     let help = "Epoch timestamp when DCS was last contacted successfully by Patroni.";
     page.put("gauge", "patroni_dcs_last_seen", help, seen);
     let help = "Value is 1 if the node needs a restart, 0 otherwise.";
-    page.flag("patroni_pending_restart", help, false);
+    let own = board.cluster.as_ref().and_then(|it| it.members().get(&desk.identity.name));
+    page.flag("patroni_pending_restart", help, own.is_some_and(|own| own.pending_restart));
     let help = "Value is 1 if auto failover is disabled, 0 otherwise.";
     page.flag("patroni_is_paused", help, board.paused());
     let priority = match desk.tags.get("failover_priority").and_then(serde_json::Value::as_i64) {

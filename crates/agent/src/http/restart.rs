@@ -115,8 +115,7 @@ async fn schedule(
     let mut shown = body.clone();
     let schedule = pgherd_api::encode::iso8601(at);
     shown.insert("schedule".to_owned(), Value::String(schedule));
-    if let Some(started) = started {
-        let started = status::start_time(started);
+    if let Some(started) = board.observed.as_deref().and_then(status::start_time) {
         shown.insert("postmaster_start_time".to_owned(), Value::String(started));
     }
     let planned = Planned { at, conditions: asked.conditions, started, shown };

@@ -15,6 +15,7 @@ use pgherd_core::{NodeName, SynchronousMode};
 use super::{Answer, Desk, spaced, text};
 use crate::board::{Board, PeerSeen};
 use crate::clock;
+use crate::postgres::Observation;
 
 /// Which kind of standby `sync` makes of this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +72,7 @@ pub(super) fn status(desk: &Desk) -> PatroniStatus {
         scheduled_restart: board.planned.as_ref().map(|planned| planned.for_status()),
         postmaster_start_time: observed
             .filter(|_| matches!(state, Some(PgState::Running(_))))
-            .and_then(|observed| observed.started)
-            .map(start_time),
+            .and_then(|observed| start_time(observed)),
         cluster_unlocked: view.as_ref().is_some_and(|view| view.leader.is_none()),
         pause: board.paused(),
         dcs_last_seen: board.store.map_or(0, |seen| seen.unix_seconds),
@@ -103,21 +103,23 @@ fn describe_running(
     desk: &Desk,
     board: &Board,
 ) {
+    let observed = board.observed.as_ref();
     status.server_version = Some(desk.server_version);
     status.timeline = Some(running.timeline);
     match &running.role {
         PgRole::Primary(primary) => {
             status.xlog = Some(Xlog { location: Some(primary.flushed), ..Xlog::default() });
-            status.replication = replication(primary, board);
+            status.replication = observed.map(|it| replication(it)).unwrap_or_default();
         }
         PgRole::Replica(replica) => {
             status.xlog = Some(Xlog {
                 received_location: Some(replica.received),
                 replayed_location: Some(replica.replayed),
-                paused: Some(false),
+                replayed_timestamp: observed.and_then(|it| it.shown.replayed).map(moment),
+                paused: Some(observed.is_some_and(|it| it.shown.replay_paused)),
                 ..Xlog::default()
             });
-            status.replication_state = replica.streaming.then(|| "streaming".to_owned());
+            status.replication_state = replication_state(board, replica).map(str::to_owned);
             let standby = standby(board, &desk.identity.name);
             status.sync_standby = standby == Standby::Sync;
             status.quorum_standby = standby == Standby::Quorum;
@@ -125,36 +127,35 @@ fn describe_running(
     }
 }
 
-fn replication(primary: &PrimaryFacts, board: &Board) -> Vec<ReplicationRow> {
-    let mode = board.cluster.as_ref().and_then(|cluster| {
-        cluster.view().config.as_ref().map(|config| config.value.synchronous_mode)
-    });
-    let row = |sender: &pgherd_core::postgres::SenderFacts| {
-        let place = primary.names.names.iter().position(|name| *name == sender.node);
-        let sync_state = match (place, mode) {
-            (None, _) => "async",
-            (Some(_), Some(SynchronousMode::Quorum)) => "quorum",
-            (Some(place), _) if place < primary.names.count as usize => "sync",
-            (Some(_), _) => "potential",
-        };
-        ReplicationRow {
-            application_name: sender.node.to_string(),
-            state: if sender.streaming { "streaming" } else { "catchup" }.to_owned(),
-            sync_state: sync_state.to_owned(),
-            sync_priority: match (place, mode) {
-                (None, _) => 0,
-                (Some(_), Some(SynchronousMode::Quorum)) => 1,
-                (Some(place), _) => u32::try_from(place + 1).unwrap_or(u32::MAX),
-            },
-            ..ReplicationRow::default()
-        }
-    };
-    primary.senders.iter().map(row).collect()
+/// A replica that doesn't stream and has a `restore_command` reads the archive.
+pub(super) fn replication_state(board: &Board, replica: &ReplicaFacts) -> Option<&'static str> {
+    let restores = board.observed.as_ref().is_some_and(|observed| observed.shown.restores);
+    match (replica.streaming, restores) {
+        (true, _) => Some("streaming"),
+        (false, true) => Some("in archive recovery"),
+        (false, false) => None,
+    }
 }
 
-/// As PostgreSQL prints it, in UTC.
-pub(super) fn start_time(unix_seconds: i64) -> String {
-    pgherd_api::encode::iso8601(unix_seconds).replacen('T', " ", 1)
+/// The WAL senders as PostgreSQL shows them; what can't be read is left out.
+fn replication(observed: &Observation) -> Vec<ReplicationRow> {
+    serde_json::from_str(&observed.shown.senders).unwrap_or_default()
+}
+
+/// When the postmaster started, as PostgreSQL prints it. To the second, as its lock file has it,
+/// until it was asked.
+pub(super) fn start_time(observed: &Observation) -> Option<String> {
+    let asked = observed.shown.started.filter(|at| Some(at / 1_000_000) == observed.started);
+    asked.or(observed.started.map(|at| at * 1_000_000)).map(moment)
+}
+
+/// Unix microseconds as PostgreSQL prints them, in UTC.
+fn moment(micros: i64) -> String {
+    let second = pgherd_api::encode::iso8601(micros.div_euclid(1_000_000)).replacen('T', " ", 1);
+    match micros.rem_euclid(1_000_000) {
+        0 => second,
+        rest => second.replacen("+00:00", &format!(".{rest:06}+00:00"), 1),
+    }
 }
 
 /// The state of a member in the store's terms, from what PostgreSQL and the lane show.

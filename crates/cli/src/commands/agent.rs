@@ -1,24 +1,46 @@
-//! `pgherd agent FILE`: one node.
+//! `pgherd agent [FILE|DIR]`: one node.
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{asked_to_stop, block_on, read_settings, settle_down, start_logging};
-use crate::args::FileArgs;
+use super::{asked_to_stop, block_on, check_config, settle_down, start_logging};
+use crate::args::{AgentArgs, Report};
 use crate::lock::Lock;
-use crate::output::Outcome;
-use crate::settings;
+use crate::output::{Failure, Outcome, Printer, warn};
+use crate::settings::node::{Resolved, resolve};
+use crate::sources;
 
 /// How long a predecessor that is about to end may take.
 const PREDECESSOR: Duration = Duration::from_secs(60);
 
 /// Runs the node until it is told to stop.
-pub(crate) fn run(args: &FileArgs) -> Outcome {
+pub(crate) fn run(args: &AgentArgs) -> Outcome {
+    if args.generate_sample_config {
+        return Ok(Printer::new().raw(pgherd_config::SAMPLE)?);
+    }
+    let file = args.file.as_deref();
+    if args.validate_config {
+        return check_config::check(file, Report::Pretty);
+    }
     settle_down(&args.user, args.with_parent)?;
-    let settings = read_settings(&args.file, settings::node::resolve)?;
+    let sources = sources::gather(file)?;
+    if sources.is_empty() {
+        let words = "nothing says which node this is; name a settings file, or set PATRONI_SCOPE \
+                     and the other variables (docs/configuration.md)";
+        return Err(Failure::refused("pgherd agent", words));
+    }
+    let place = file.map(|file| file.display().to_string()).unwrap_or_default();
+    let settings = match resolve(&sources) {
+        Ok(Resolved { value, warnings }) => {
+            warn(&mut Printer::new(), &place, &warnings);
+            value
+        }
+        Err(problems) => return Err(Failure::Refused { place, problems }),
+    };
     // The agent takes this lock itself, and doesn't wait for it.
     Lock::wait_free(&settings.run_dir.join("agent.lock"), PREDECESSOR);
+    sources::forget_environment();
     start_logging();
     block_on(async {
         let stop = asked_to_stop()?;

@@ -12,10 +12,10 @@ use super::config::{Change, difference, write};
 use super::{Ctl, failed};
 use crate::args::EditConfigArgs;
 use crate::output::{Failure, Outcome, Printer, confirm, warn};
-use crate::settings::node::check_dynamic;
 use crate::settings::problem::Severity;
 use crate::settings::yaml::Node;
 use crate::yaml_text;
+use pgherd_config::check;
 
 type Settings = Map<String, Value>;
 
@@ -58,7 +58,7 @@ pub(super) async fn edit(mut ctl: Ctl, args: &EditConfigArgs) -> Outcome {
 
 /// What nobody could read is refused before it is stored.
 fn check(printer: &mut Printer, patch: &Settings) -> Outcome {
-    let problems = check_dynamic(patch);
+    let problems = check::dynamic(patch);
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(Failure::Refused { place: String::new(), problems });
     }
@@ -255,7 +255,7 @@ mod tests {
         set(&mut patch, "ttl", scalar("soon"));
         set(&mut patch, "synchronus_mode", scalar("on"));
         set(&mut patch, "postgresql.parameters.work_mem", scalar("8MB"));
-        let said: Vec<String> = check_dynamic(&patch).iter().map(ToString::to_string).collect();
+        let said: Vec<String> = check::dynamic(&patch).iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("ttl: expected a number of seconds"), "{said:?}");
         assert!(said[1].ends_with("did you mean 'synchronous_mode'?"), "{said:?}");

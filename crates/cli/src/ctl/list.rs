@@ -5,7 +5,7 @@
 mod tests;
 
 use pgherd_api::Cluster;
-use pgherd_api::rest::{ClusterBody, ClusterMember, Lag};
+use pgherd_api::rest::{ClusterBody, ClusterMember, Lag, Positions};
 use pgherd_core::cluster::Initialize;
 use serde_json::{Map, Value};
 
@@ -46,7 +46,8 @@ const OPTIONAL: [Column; 4] = [
 
 /// The members in the form that was asked for, each line with its break.
 pub(crate) fn render(cluster: &Cluster, format: Format, extended: bool) -> String {
-    let rows = rows(&ClusterBody::new(cluster), false);
+    let body = ClusterBody::new(cluster);
+    let rows = rows(&body, if format == Format::Pretty { Kind::Block } else { Kind::Data });
     match format {
         Format::Pretty => pretty(cluster, &rows, extended),
         Format::Tsv => tsv(&rows, extended),
@@ -84,7 +85,7 @@ pub(crate) fn tree(cluster: &Cluster) -> String {
             member
         })
         .collect();
-    pretty(cluster, &rows(&body, true), false)
+    pretty(cluster, &rows(&body, Kind::Tree), false)
 }
 
 fn below(
@@ -111,7 +112,18 @@ fn below(
 /// One member's cells, in the order of all columns; data keeps numbers.
 type Row = Vec<Value>;
 
-fn rows(body: &ClusterBody, flow_tags: bool) -> Vec<Row> {
+/// What the rows are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A table with one tag per line.
+    Block,
+    /// A table with all tags in one line.
+    Tree,
+    /// No table: nothing is shortened.
+    Data,
+}
+
+fn rows(body: &ClusterBody, kind: Kind) -> Vec<Row> {
     let show_port = body.members.iter().any(|m| m.port != Some(5432)) || hosts_repeat(body);
     let row = |member: &ClusterMember| {
         let host = member.host.clone().unwrap_or_default();
@@ -120,7 +132,9 @@ fn rows(body: &ClusterBody, flow_tags: bool) -> Vec<Row> {
             _ => host,
         };
         let positions = member.positions.as_ref();
-        let lsn = |lsn: &str| if lsn == "unknown" { Value::Null } else { Value::from(lsn) };
+        let streaming = member.state == "streaming";
+        let shown = positions.map(|positions| shown_positions(positions, streaming));
+        let (receive, replay) = shown.unwrap_or_default();
         vec![
             Value::from(body.scope.as_str()),
             Value::from(member.name.as_str()),
@@ -128,14 +142,14 @@ fn rows(body: &ClusterBody, flow_tags: bool) -> Vec<Row> {
             Value::from(title_case(&member.role)),
             Value::from(member.state.as_str()),
             member.timeline.map_or(Value::Null, |tl| Value::from(tl.0)),
-            positions.map_or(Value::Null, |p| lsn(&p.receive_lsn)),
-            positions.map_or(Value::Null, |p| megabytes(p.receive_lag)),
-            positions.map_or(Value::Null, |p| lsn(&p.replay_lsn)),
-            positions.map_or(Value::Null, |p| megabytes(p.replay_lag)),
+            receive.0,
+            receive.1,
+            replay.0,
+            replay.1,
             if member.pending_restart { Value::from("*") } else { Value::Null },
-            member.pending_restart_reason.clone().unwrap_or(Value::Null),
-            member.scheduled_restart.clone().unwrap_or(Value::Null),
-            tags(&member.tags, flow_tags),
+            member.pending_restart_reason.as_ref().map_or(Value::Null, |it| reasons(it, kind)),
+            member.scheduled_restart.as_ref().map_or(Value::Null, planned),
+            tags(&member.tags, kind),
         ]
     };
     body.members.iter().map(row).collect()
@@ -147,11 +161,56 @@ fn hosts_repeat(body: &ClusterBody) -> bool {
     hosts.windows(2).any(|pair| pair[0] == pair[1])
 }
 
+/// A position and its distance, as two cells.
+type Shown = (Value, Value);
+
+/// Received and replayed. Old agents publish one position only: it is received by who streams, and
+/// replayed by who doesn't.
+fn shown_positions(positions: &Positions, streaming: bool) -> (Shown, Shown) {
+    let shown = |lsn: &str, lag| (Value::from(lsn), megabytes(lag));
+    let (receive, replay) = (&*positions.receive_lsn, &*positions.replay_lsn);
+    if receive == "unknown" && replay == "unknown" && positions.lsn != "unknown" {
+        let known = shown(&positions.lsn, positions.lag);
+        let unknown = shown(receive, Lag::Unknown);
+        return if streaming { (known, unknown) } else { (unknown, known) };
+    }
+    (shown(receive, positions.receive_lag), shown(replay, positions.replay_lag))
+}
+
+/// Rounded to even at a half, as Python rounds.
 fn megabytes(lag: Lag) -> Value {
     match lag {
-        Lag::Bytes(bytes) => Value::from((bytes + (1 << 19)) >> 20),
+        Lag::Bytes(bytes) => {
+            let (whole, rest) = (bytes >> 20, bytes & 0xf_ffff);
+            let up = rest > 1 << 19 || (rest == 1 << 19 && whole % 2 == 1);
+            Value::from(whole + u64::from(up))
+        }
         Lag::Unknown => Value::Null,
     }
+}
+
+/// `max_connections: 100->101`, one line each; in tables long ones are hidden.
+fn reasons(reasons: &Value, kind: Kind) -> Value {
+    const LONGEST: usize = 50;
+    let line = |(name, values): (&String, &Value)| {
+        let value = |key: &str| values[key].as_str().unwrap_or_default().to_owned();
+        let line = format!("{name}: {}->{}", value("old_value"), value("new_value"));
+        if kind != Kind::Data && line.chars().count() > LONGEST {
+            return format!("{name}: [hidden - too long]");
+        }
+        line
+    };
+    let lines: Vec<String> = reasons.as_object().into_iter().flatten().map(line).collect();
+    if lines.is_empty() { Value::Null } else { Value::from(lines.join("\n")) }
+}
+
+/// When, and under which condition.
+fn planned(restart: &Value) -> Value {
+    let mut text = restart["schedule"].as_str().unwrap_or_default().to_owned();
+    if let Some(version) = restart["postgres_version"].as_str() {
+        text.push_str(&format!(" if version < {version}"));
+    }
+    if text.is_empty() { Value::Null } else { Value::from(text) }
 }
 
 fn title_case(role: &str) -> String {
@@ -163,11 +222,11 @@ fn title_case(role: &str) -> String {
     role.split('_').map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn tags(tags: &Map<String, Value>, flow: bool) -> Value {
-    match (tags.is_empty(), flow) {
+fn tags(tags: &Map<String, Value>, kind: Kind) -> Value {
+    match (tags.is_empty(), kind) {
         (true, _) => Value::Null,
-        (false, true) => Value::from(yaml_text::flow(&Value::Object(tags.clone()))),
-        (false, false) => Value::Object(tags.clone()),
+        (false, Kind::Tree) => Value::from(yaml_text::flow(&Value::Object(tags.clone()))),
+        (false, Kind::Block | Kind::Data) => Value::Object(tags.clone()),
     }
 }
 

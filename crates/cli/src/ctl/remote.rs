@@ -2,6 +2,8 @@
 //! API written as the keys that they were made from, so that every command reads one kind of
 //! cluster. Leaves calls that change something to the commands.
 
+use std::time::Duration;
+
 use http::Method;
 use pgherd_api::rest::{ClusterBody, ClusterMember, Lag, PatroniStatus, paths};
 use pgherd_api::{Client, Cluster, Keys, Record};
@@ -22,8 +24,15 @@ pub(super) async fn keys(rest: &Client, origin: &str, asked: Option<&str>) -> Ou
     Ok(Keys::new("service", &scope))
 }
 
+/// What an agent told.
+pub(super) struct Told {
+    pub(super) cluster: Cluster,
+    /// How old it is, when the agent itself hasn't heard the store for long.
+    pub(super) age: Option<Duration>,
+}
+
 /// The cluster as the agent knows it.
-pub(super) async fn read(rest: &Client, origin: &str, keys: &Keys) -> anyhow::Result<Cluster> {
+pub(super) async fn read(rest: &Client, origin: &str, keys: &Keys) -> anyhow::Result<Told> {
     let body: ClusterBody = rest.get(&format!("{origin}{}", paths::CLUSTER)).await?;
     let status: PatroniStatus = rest.get(&format!("{origin}{}", paths::PATRONI)).await?;
     let mut records = records(&body);
@@ -44,7 +53,8 @@ pub(super) async fn read(rest: &Client, origin: &str, keys: &Keys) -> anyhow::Re
         modified: 1,
         lease: 0,
     };
-    Ok(Cluster::read(keys.clone(), 1, records.into_iter().map(record)))
+    let cluster = Cluster::read(keys.clone(), 1, records.into_iter().map(record));
+    Ok(Told { cluster, age: body.store_age_ms.map(Duration::from_millis) })
 }
 
 fn records(body: &ClusterBody) -> Vec<(String, String)> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgherd_api::MemberInfo;
+use pgherd_api::{Cluster, MemberInfo};
 use serde_json::{Map, Value};
 
 use super::choose::has_role;
@@ -34,7 +34,7 @@ pub(super) async fn list(place: &PlaceArgs, args: &ListArgs) -> Outcome {
     loop {
         let mut text = String::new();
         for ctl in &mut clusters {
-            let cluster = ctl.read().await?;
+            let Some(cluster) = read(ctl, pause, &mut text).await? else { continue };
             if args.timestamp {
                 text.push_str(&format!("{}\n", jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S")));
             }
@@ -51,10 +51,28 @@ pub(super) async fn topology(place: &PlaceArgs, args: &TopologyArgs) -> Outcome 
     loop {
         let mut text = String::new();
         for ctl in &mut clusters {
-            text.push_str(&list::tree(&ctl.read().await?));
+            if let Some(cluster) = read(ctl, pause, &mut text).await? {
+                text.push_str(&list::tree(&cluster));
+            }
         }
         let Some(pause) = turn(&mut clusters, pause, &text)? else { return Ok(()) };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// The cluster; while watching, what is wrong takes its place, and the watch goes on.
+async fn read(
+    ctl: &mut Ctl,
+    watched: Option<Duration>,
+    text: &mut String,
+) -> Outcome<Option<Cluster>> {
+    match ctl.read().await {
+        Ok(cluster) => Ok(Some(cluster)),
+        Err(Failure::Failed(error)) if watched.is_some() => {
+            text.push_str(&format!("{}: {error:#}\n", ctl.keys.scope()));
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use pgherd_agent::Settings;
 use pgherd_api::Secret;
+use pgherd_config::Sources;
 
 use super::layout::{Layout, Marker, NodePorts};
 use crate::privilege::Account;
@@ -137,7 +138,7 @@ impl Writer<'_> {
 
 fn read(file: &Path) -> Option<Settings> {
     let text = fs::read_to_string(file).ok()?;
-    resolve(&text).ok().map(|Resolved { value, .. }| value)
+    resolve(&Sources::file("", &text)).ok().map(|Resolved { value, .. }| value)
 }
 
 /// libpq's format; the superuser comes first and fits every host, so that one file does for all
@@ -240,7 +241,7 @@ mod tests {
         writer.base().unwrap();
         writer.all(&marker(), Path::new("/usr/bin")).unwrap();
         let first = fs::read_to_string(layout.node_file("node1")).unwrap();
-        let warnings: Vec<Problem> = resolve(&first).ok().unwrap().warnings;
+        let warnings: Vec<Problem> = resolve(&Sources::file("", &first)).ok().unwrap().warnings;
         assert!(warnings.is_empty(), "{warnings:?}");
         let one = read(&layout.node_file("node1")).unwrap();
         let two = read(&layout.node_file("node2")).unwrap();

@@ -6,10 +6,12 @@
 
 #[path = "../../../store/tests/it/certificates.rs"]
 mod certificates;
+mod guide;
 mod herd;
 mod many;
 mod mixed;
 mod patroni;
+mod patronictl;
 mod processes;
 mod round;
 mod writer;
@@ -44,7 +46,9 @@ fn main() -> ExitCode {
         test("kill_9_of_up_alone", kill_9_of_up_alone),
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
         test("many_machines_on_etcd", many_machines_on_etcd),
+        test("the_guide_step_by_step", guide::the_guide_step_by_step),
         test("patroni_and_pgherd_in_one_cluster", patroni::patroni_and_pgherd_in_one_cluster),
+        test("patronictl", patronictl::works_and_looks_alike),
     ];
     tests.extend(Fault::ALL.map(|fault| {
         Trial::test(fault.name(), move || {

@@ -31,7 +31,7 @@ use crate::processes::{free_ports, living_below, send, sweep};
 use crate::writer::{config, number_now, runtime};
 
 const SCOPE: &str = "many";
-const PASSWORD: &str = "e2e-superuser";
+pub(crate) const PASSWORD: &str = "e2e-superuser";
 const ETCD_USER: &str = "herd";
 const ETCD_PASSWORD: &str = "e2e-etcd";
 

@@ -22,7 +22,10 @@ use crate::many::{etcd_program, give, postgres_user, spawn};
 use crate::processes::{free_ports, living_below, send, sweep};
 
 const PASSWORD: &str = "e2e-superuser";
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+/// An agent that stops takes its PostgreSQL with it, with a checkpoint.
+const STOP: Duration = Duration::from_secs(60);
+
 /// Which agent a node has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Agent {
@@ -123,6 +126,18 @@ impl Mixed {
             Some(spawn(&mut command, &self.nodes[index].dir.join("agent.log")));
     }
 
+    /// SIGTERM, and waits for the end: PostgreSQL is stopped in order, by either agent.
+    pub(crate) fn stop(&mut self, name: &str) {
+        let index = self.index(name);
+        let mut agent = self.nodes[index].child.take().expect("it runs");
+        send(agent.id(), Signal::TERM);
+        let begin = Instant::now();
+        while agent.try_wait().unwrap().is_none() {
+            assert!(begin.elapsed() < STOP, "{name} doesn't stop\n{}", self.everything());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// kill -9 of everything on a node at once.
     pub(crate) fn kill(&mut self, name: &str) {
         let index = self.index(name);
@@ -163,6 +178,19 @@ impl Mixed {
     /// Waits until somebody leads and so many stream.
     pub(crate) fn wait_whole(&self, replicas: usize) {
         self.wait_until("not whole", |site| Member::are_whole(&site.members(), replicas));
+    }
+
+    /// Waits until a node whose agent was restarted says that it runs: its key may still tell of the
+    /// agent before.
+    pub(crate) fn wait_gone_and_back(&self, name: &str) {
+        let rest = self.nodes[self.index(name)].rest;
+        let client = pgherd_api::Client::new(Duration::from_secs(2));
+        let url = format!("http://127.0.0.1:{rest}/health");
+        self.wait_until("the agent doesn't come back", |_| {
+            let answer =
+                crate::writer::runtime().block_on(client.request(http::Method::GET, &url, None));
+            answer.is_ok_and(|answer| answer.status == http::StatusCode::OK)
+        });
     }
 
     /// Waits until somebody leads who is wanted.
@@ -258,7 +286,7 @@ fn run(command: &mut Command) -> (bool, String) {
 }
 
 /// Where Patroni is, if the system's Python can import it there.
-fn patroni_library() -> Option<PathBuf> {
+pub(crate) fn patroni_library() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = std::env::var_os("PGHERD_PATRONI").map(PathBuf::from);
     let dir = named.unwrap_or_else(|| root.join("target/tools/patroni"));

@@ -78,7 +78,7 @@ pub(crate) fn patroni_and_pgherd_in_one_cluster() {
 }
 
 /// The longest gap, and the writes that were not acknowledged, between two moments.
-fn tell(what: &str, acknowledged: &[(i64, Instant)], from: Instant, to: Instant) {
+pub(crate) fn tell(what: &str, acknowledged: &[(i64, Instant)], from: Instant, to: Instant) {
     let within: Vec<_> =
         acknowledged.iter().filter(|(_, at)| from <= *at && *at < to).copied().collect();
     let (Some(first), Some(last)) = (within.first(), within.last()) else {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod config;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -66,7 +68,9 @@ fn help_names_every_command_and_hides_the_guard() {
     let output = pgherd(&["--help"]);
     let help = stdout(&output);
     assert!(output.status.success());
-    for command in ["up", "ctl", "agent", "router", "store", "version"] {
+    for command in
+        ["up", "ctl", "agent", "router", "store", "check-config", "explain-config", "version"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert!(!help.contains("guard"), "{help}");
@@ -106,7 +110,7 @@ fn mistakes_in_arguments_exit_with_2() {
 fn a_settings_file_gets_all_its_mistakes_named() {
     let dir = open_dir();
     let file = dir.path().join("router.yml");
-    fs::write(&file, "scop: demo\netcd3: {hosts: nowhere}\nwrite: 127.0.0.1:5432\n").unwrap();
+    fs::write(&file, "scop: demo\netcd3: {hosts: 'nowhere:x'}\nwrite: 127.0.0.1:5432\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let output = pgherd(&["router", text(&file)]);
     let said = stderr(&output);

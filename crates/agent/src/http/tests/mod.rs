@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod access;
+mod health;
 mod openapi;
 mod restart;
 mod tls;
+mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,12 +21,13 @@ use pgherd_core::{
     Decision, Duration, Incarnation, Instance, Lsn, NodeName, Reason, Situation, SystemId, Term,
     Time, Timeline,
 };
+use pgherd_postgres::Shown;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::failover::{self, Kind};
-use super::health::{self, Query};
+use super::health::{self as checks, Query};
 use super::route::{Route, Unsafe, route};
 use super::{Desk, Scheme, metrics, serve, status};
 use crate::board::{Board, Journal, StoreSeen};
@@ -94,6 +97,17 @@ fn replica() -> PgState {
     }))
 }
 
+fn shown() -> Shown {
+    let senders = r#"[{"usename":"replicator","application_name":"pg-1","client_addr":"127.0.0.1","state":"streaming","sync_state":"quorum","sync_priority":1}]"#;
+    Shown {
+        started: Some(1_795_370_773_598_054),
+        replayed: Some(1_795_370_780_000_001),
+        replay_paused: true,
+        restores: false,
+        senders: senders.to_owned(),
+    }
+}
+
 fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
     let now = clock::now();
     let facts = PgFacts { at: now, state };
@@ -102,7 +116,12 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         at: now,
         cluster: Some(Arc::new(cluster(more))),
         store: Some(StoreSeen { at: now, unix_seconds: 1_795_372_411 }),
-        observed: Some(Arc::new(Observation { facts, started: Some(1_795_370_773), copied: None })),
+        observed: Some(Arc::new(Observation {
+            facts,
+            started: Some(1_795_370_773),
+            copied: None,
+            shown: shown(),
+        })),
         decision: Decision {
             at: now,
             term: None,
@@ -237,7 +256,7 @@ async fn reads_answer_from_memory() {
     };
     let (code, body) = get("/primary").await;
     assert_eq!(code, 200);
-    let expected = r#"{"state": "running", "postmaster_start_time": "2026-11-22 18:06:13+00:00", "role": "primary", "server_version": 150018, "xlog": {"location": 2000}, "timeline": 7, "#;
+    let expected = r#"{"state": "running", "postmaster_start_time": "2026-11-22 18:06:13.598054+00:00", "role": "primary", "server_version": 150018, "xlog": {"location": 2000}, "timeline": 7, "replication": [{"usename": "replicator", "application_name": "pg-1", "client_addr": "127.0.0.1", "state": "streaming", "sync_state": "quorum", "sync_priority": 1}], "#;
     assert!(body.starts_with(expected), "{body}");
     assert_eq!(get("/replica").await.0, 503);
     assert_eq!(get("/history").await, (200, "[]".to_owned()));
@@ -256,7 +275,7 @@ async fn reads_answer_from_memory() {
 async fn health_checks_follow_the_contracts_table() {
     let code = |board: Board, path: &str, query: Option<&str>| {
         let fixture = fixture(board, None, true);
-        health::check(&fixture.desk, &Method::GET, path, query).as_u16()
+        checks::check(&fixture.desk, &Method::GET, path, query).as_u16()
     };
     let leader = || board(primary(), true, &[]);
     let sync = ("sync", r#"{"leader":"pg-1","quorum":0,"sync_standby":"pg-0"}"#);
@@ -321,15 +340,15 @@ async fn belief_ends_by_itself() {
     let mut late = board(primary(), true, &[]);
     late.belief_until = Some(clock::now());
     let fixture = fixture(late, None, true);
-    assert_eq!(health::check(&fixture.desk, &Method::GET, "/primary", None), 503);
+    assert_eq!(checks::check(&fixture.desk, &Method::GET, "/primary", None), 503);
     let mut hung = board(replica(), false, &[]);
     hung.at = Time(0);
     hung.store = None;
     let fixture = self::fixture(hung, None, true);
     if clock::now().0 > 60_000_000 {
-        assert_eq!(health::check(&fixture.desk, &Method::GET, "/liveness", None), 503);
+        assert_eq!(checks::check(&fixture.desk, &Method::GET, "/liveness", None), 503);
     }
-    assert_eq!(health::check(&fixture.desk, &Method::GET, "/async", None), 503);
+    assert_eq!(checks::check(&fixture.desk, &Method::GET, "/async", None), 503);
 }
 
 #[test]
@@ -355,6 +374,20 @@ async fn metrics_are_prometheus_text() {
         r#"pgherd_decision{scope="demo",name="pg-0",situation="leader",reason="leading"} 1"#,
     ] {
         assert!(page.lines().any(|it| it == line), "{line}\n{page}");
+    }
+    for name in [
+        "version postgres_running postmaster_start_time primary xlog_location standby_leader",
+        "replica sync_standby quorum_standby xlog_received_location xlog_replayed_location",
+        "xlog_replayed_timestamp xlog_paused postgres_streaming postgres_in_archive_recovery",
+        "postgres_server_version cluster_unlocked failsafe_mode_is_active failsafe_mode_enabled",
+        "failsafe_member postgres_timeline dcs_last_seen pending_restart is_paused postgres_state",
+        "failover_priority",
+    ]
+    .iter()
+    .flat_map(|names| names.split(' '))
+    {
+        let series = format!("patroni_{name}{{scope=\"demo\",name=\"pg-0\"}} ");
+        assert!(page.lines().any(|line| line.starts_with(&series)), "{series}");
     }
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let mut names: Vec<_> = names.collect();

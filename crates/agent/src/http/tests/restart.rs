@@ -134,7 +134,7 @@ async fn a_planned_restart_is_kept_by_the_loop() {
             else {
                 unreachable!("a plan")
             };
-            let shown = r#"{"schedule":"2999-01-01T00:00:00+00:00","role":"primary","postmaster_start_time":"2026-11-22 18:06:13+00:00"}"#;
+            let shown = r#"{"schedule":"2999-01-01T00:00:00+00:00","role":"primary","postmaster_start_time":"2026-11-22 18:06:13.598054+00:00"}"#;
             assert_eq!(serde_json::to_string(&plan.shown).unwrap(), shown);
             assert_eq!(plan.for_status().len(), 2);
             reply.send(room).unwrap();

@@ -79,3 +79,21 @@ fn tsv_has_a_header_and_flow_tags() {
     assert!(text.starts_with("Cluster\tMember\tHost\tRole\tState\tTL\tReceive LSN\tReceive Lag"));
     assert!(text.contains("\t{foo: bar}\n"), "{text}");
 }
+
+#[test]
+fn what_waits_for_a_restart_and_what_is_planned() {
+    let third = r#"{"conn_url":"postgres://127.0.0.1:15433/postgres","state":"stopped","role":"replica","version":"4.1.4","pending_restart":true,"pending_restart_reason":{"max_connections":{"old_value":"100","new_value":"101"},"shared_preload_libraries":{"old_value":"","new_value":"pg_stat_statements,auto_explain,x"}},"scheduled_restart":{"schedule":"2030-01-01T00:00:00+00:00","postgres_version":"15.19","postmaster_start_time":"x"}}"#;
+    let cluster = demo(&[("members/pg-node3", third)]);
+    let text = render(&cluster, Format::Pretty, false);
+    for part in [
+        "| max_connections: 100->101                     |",
+        "| shared_preload_libraries: [hidden - too long] |",
+        "| 2030-01-01T00:00:00+00:00 if version < 15.19 |",
+        // Nobody knows where it is.
+        "|     unknown |     |    unknown |     |",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let text = render(&cluster, Format::Json, false);
+    assert!(text.contains("->pg_stat_statements,auto_explain,x\""), "{text}");
+}
