@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::board::{Board, Journal, PeerSeen, StoreSeen};
 use crate::callbacks::{Callbacks, Context, Role, Teller};
+use crate::copy::DynamicCopy;
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::patroni::{Answered, PatroniLane};
@@ -55,6 +56,7 @@ pub(crate) struct Agent {
     pub(crate) patroni: PatroniLane,
     pub(crate) disk: Disk,
     pub(crate) scheduler: Scheduler,
+    pub(crate) copy: DynamicCopy,
     pub(crate) journal: Journal,
     pub(crate) board: watch::Sender<Arc<Board>>,
     pub(crate) http: JoinHandle<()>,
@@ -240,6 +242,8 @@ impl Agent {
                     (PgOpResult::Done, Some(_)) => self.last_failure = None,
                     (PgOpResult::Done | PgOpResult::Cancelled | PgOpResult::Failed(_), _) => {}
                 }
+                // A copy, a rewind: the file with the cluster's settings may be another's.
+                self.copy.forget();
                 self.feed(Input::OpDone { id, result });
                 self.postgres.look_now();
             }
@@ -413,6 +417,9 @@ impl Agent {
     }
 
     fn publish(&mut self) {
+        if let Some(cluster) = &self.cluster {
+            self.copy.look(cluster, self.node.leads().is_some(), clock::now());
+        }
         if self.node.leads().is_some()
             && let Some(cluster) = &self.cluster
         {
@@ -456,6 +463,7 @@ impl Agent {
             callbacks,
             disk,
             scheduler,
+            copy,
             http,
             watcher,
             store,
@@ -469,6 +477,7 @@ impl Agent {
         let _ = http.await;
         drop((watcher, store, peers, patroni));
         scheduler.finish().await;
+        copy.finish().await;
         postgres.finish().await;
         callbacks.finish().await;
         disk.finish().await;

@@ -10,7 +10,7 @@
 //! board      what it shows                   peers      streams between agents
 //! start      putting it together             disk       durable promises
 //! schedule   switchovers that are due        http       the REST API, from the board
-//! restart    restarts, now or later
+//! restart    restarts, now or later          copy       the cluster's settings, kept
 //! ```
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ mod agent;
 mod board;
 mod callbacks;
 mod clock;
+mod copy;
 mod disk;
 mod durable;
 mod event;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::agent::Agent;
 use crate::board::{Board, Journal};
 use crate::callbacks::{Callbacks, Teller};
+use crate::copy::{self, DynamicCopy};
 use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
 use crate::http::{self, Desk, Scheme};
@@ -32,7 +33,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A node, ready for its first turn. The caller holds the lock on its directory.
-pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
+pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
+    remember(&mut settings);
     let options = store::options(&settings.store).map_err(AgentError::Endpoint)?;
     let client = Client::new(options);
     let durable = durable::load(&settings.run_dir)?;
@@ -92,6 +94,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         peers: Peers::new(identity, tls, sender),
         patroni: PatroniLane::new(&asker),
         disk: Disk::new(settings.run_dir.clone()),
+        copy: DynamicCopy::new(settings.data_dir.clone(), client.clone(), founding(&settings)),
         scheduler: Scheduler::new(client),
         keys,
         journal,
@@ -107,6 +110,22 @@ pub(crate) async fn start(settings: Settings) -> Result<Agent, AgentError> {
         fatal: None,
         exit: false,
     })
+}
+
+/// Data that is there belongs to a cluster that is there: should its settings be missing from the
+/// store, it has those that it had, whatever a new cluster would get.
+fn remember(settings: &mut Settings) {
+    if let Some(known) = copy::load(&settings.data_dir) {
+        settings.founding_policy = pgherd_config::dynamic::from_json(&known);
+        settings.founding_config = known;
+    }
+}
+
+/// The cluster's settings as this node would write them.
+fn founding(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
+    let mut all = pgherd_config::dynamic::to_json(&settings.founding_policy);
+    pgherd_config::dynamic::merge(&mut all, &settings.founding_config);
+    all
 }
 
 /// The node's own directory, for its user only.

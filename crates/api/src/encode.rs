@@ -58,9 +58,8 @@ impl Encoder {
             Value::Initialize(Initialize::Done(id)) => Ok(id.to_string().into_bytes()),
             Value::Config(policy) => {
                 let mut json = config::to_json(policy);
-                for (name, value) in &self.founding_config {
-                    json.entry(name.clone()).or_insert_with(|| value.clone());
-                }
+                // What somebody wrote stands as it was written; the core read the same.
+                config::merge(&mut json, &self.founding_config);
                 serde_json::to_vec(&json)
             }
             Value::Leader(name) => Ok(name.as_str().as_bytes().to_vec()),

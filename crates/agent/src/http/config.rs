@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use pgherd_api::config::merge;
+use pgherd_config::Severity;
 use pgherd_core::cluster::Key;
 use pgherd_store::{Compare, Op, Txn};
 use serde_json::{Map, Value};
@@ -15,6 +16,9 @@ pub(super) const STORE_LIMIT: std::time::Duration = std::time::Duration::from_se
 pub(super) async fn patch(desk: &Desk, change: &Map<String, Value>) -> Answer {
     if change.is_empty() {
         return text(StatusCode::BAD_REQUEST, "the body must be a JSON object that is not empty");
+    }
+    if let Some(refused) = unreadable(change) {
+        return refused;
     }
     let known = desk.board.borrow().cluster.as_ref().and_then(|cluster| cluster.config().cloned());
     let Some(known) = known else {
@@ -32,7 +36,23 @@ pub(super) async fn put(desk: &Desk, json: &Map<String, Value>) -> Answer {
     if json.is_empty() {
         return text(StatusCode::BAD_REQUEST, "the body must be a JSON object that is not empty");
     }
+    if let Some(refused) = unreadable(json) {
+        return refused;
+    }
     write(desk, json.clone(), None).await
+}
+
+/// What can't be read would silently be the default: it is refused. An unknown key is kept, as
+/// Patroni keeps it.
+fn unreadable(change: &Map<String, Value>) -> Option<Answer> {
+    let problems = pgherd_config::check::dynamic(change);
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        problems.iter().partition(|problem| problem.severity == Severity::Error);
+    for warning in warnings {
+        tracing::warn!("a change of the configuration: {warning}");
+    }
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| text(StatusCode::BAD_REQUEST, lines.join("\n")))
 }
 
 async fn write(desk: &Desk, json: Map<String, Value>, expected: Option<u64>) -> Answer {
