@@ -91,8 +91,23 @@ const STEPS: &[Step] = &[
         about: "the binary itself, with clusters of real PostgreSQL servers",
         run: Run::Tests {
             nextest: &["-p", "pgherd-cli", "-E", "kind(test)"],
-            cargo: &["-p", "pgherd-cli", "--bins", "--test", "*", "--", "--test-threads=1"],
+            cargo: &[
+                "-p",
+                "pgherd-cli",
+                "--bins",
+                "--test",
+                "it",
+                "--test",
+                "e2e",
+                "--",
+                "--test-threads=1",
+            ],
         },
+    },
+    Step {
+        name: "stack",
+        about: "the compose file on Docker, with every fault; about six minutes",
+        run: Run::Check(&["test", "-p", "pgherd-cli", "--test", "stack", "--locked"]),
     },
 ];
 

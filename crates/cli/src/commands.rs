@@ -11,15 +11,12 @@ pub(crate) mod router;
 pub(crate) mod store;
 
 use std::future::Future;
-use std::path::Path;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::output::{Failure, Outcome, Printer, warn};
+use crate::output::{Outcome, Printer};
 use crate::privilege;
-use crate::settings::node::Resolved;
-use crate::settings::problem::Problem;
 
 /// `pgherd version`.
 pub(crate) fn version() -> Outcome {
@@ -30,24 +27,6 @@ pub(crate) fn version() -> Outcome {
 fn settle_down(user: &str, with_parent: bool) -> Outcome {
     privilege::drop_root(user)?;
     if with_parent { privilege::follow_parent() } else { Ok(()) }
-}
-
-/// Reads a settings file; its warnings are printed, its errors refuse.
-fn read_settings<T>(
-    file: &Path,
-    resolve: impl Fn(&str) -> Result<Resolved<T>, Vec<Problem>>,
-) -> Outcome<T> {
-    let place = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::refused(place.clone(), format!("the settings file can't be read: {error}"))
-    })?;
-    match resolve(&text) {
-        Ok(Resolved { value, warnings }) => {
-            warn(&mut Printer::new(), &place, &warnings);
-            Ok(value)
-        }
-        Err(problems) => Err(Failure::Refused { place, problems }),
-    }
 }
 
 /// Log lines to standard error. `RUST_LOG` says how many.

@@ -16,6 +16,20 @@ pub const WHOLE: &str = "SPILO_CONFIGURATION";
 /// The places that Spilo's image has.
 const PGROOT: &str = "/home/postgres/pgdata/pgroot";
 
+/// Passwords of images and examples, which whoever looks for a way in tries first.
+const KNOWN_PASSWORDS: &[&str] = &[
+    "zalando",
+    "standby",
+    "admin",
+    "cola",
+    "rep-pass",
+    "postgres",
+    "password",
+    "secret",
+    "changeme",
+    "change-me",
+];
+
 /// Variables that do something in Spilo which pgherd doesn't do, and what to use instead.
 const UNUSED: &[(&str, &str)] = &[
     ("PGPASSWORD_ADMIN", "make the role with SQL ('pgherd init')"),
@@ -112,7 +126,7 @@ fn variables(
         let bin = format!("/usr/lib/postgresql/{version}/bin");
         put(&["postgresql", "bin_dir"], (bin, Origin::Spilo("PGVERSION".into())));
     }
-    accounts(environment, &mut tree);
+    accounts(environment, &mut tree, problems);
     files(environment, &mut tree);
     store(environment, &mut tree, problems);
     // Clients come from other containers.
@@ -125,7 +139,7 @@ fn variables(
     tree.root()
 }
 
-fn accounts(environment: &BTreeMap<String, String>, tree: &mut Tree) {
+fn accounts(environment: &BTreeMap<String, String>, tree: &mut Tree, problems: &mut Vec<Problem>) {
     let get = |name: &str| environment.get(name).filter(|text| !text.is_empty()).cloned();
     let users = [("superuser", "SUPERUSER", "postgres"), ("replication", "STANDBY", "standby")];
     for (user, variable, default) in users {
@@ -141,6 +155,11 @@ fn accounts(environment: &BTreeMap<String, String>, tree: &mut Tree) {
         let name = format!("PGPASSWORD_{variable}");
         // Spilo's default passwords are known to everybody: they are no default here.
         if let Some(text) = get(&name) {
+            if KNOWN_PASSWORDS.contains(&text.as_str()) {
+                let words = "this password is known to everybody; choose another, for example with \
+                             'openssl rand -hex 24'";
+                problems.push(Problem::error(Some(Origin::Spilo(name.as_str().into())), "", words));
+            }
             put("password", text, &Origin::Spilo(name.as_str().into()));
         }
     }

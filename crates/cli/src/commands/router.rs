@@ -8,12 +8,13 @@ use pgherd_router::topology::Topology;
 use pgherd_router::{ReadFallback, Router, RouterConfig};
 use tokio::sync::watch;
 
-use super::{asked_to_stop, block_on, read_settings, settle_down, start_logging};
+use super::{asked_to_stop, block_on, settle_down, start_logging};
 use crate::args::FileArgs;
 use crate::lock::Lock;
-use crate::output::Outcome;
+use crate::output::{Failure, Outcome, Printer, warn};
+use crate::settings::node::Resolved;
 use crate::settings::router::RouterSettings;
-use crate::{live, settings, topology};
+use crate::{live, settings, sources, topology};
 
 /// How long sessions may go on after the router was told to stop.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -24,7 +25,14 @@ const PREDECESSOR: Duration = Duration::from_secs(60);
 /// Runs the router until it is told to stop.
 pub(crate) fn run(args: &FileArgs) -> Outcome {
     settle_down(&args.user, args.with_parent)?;
-    let settings = read_settings(&args.file, settings::router::resolve)?;
+    let place = args.file.display().to_string();
+    let settings = match settings::router::resolve(&sources::gather(Some(&args.file))?) {
+        Ok(Resolved { value, warnings }) => {
+            warn(&mut Printer::new(), &place, &warnings);
+            value
+        }
+        Err(problems) => return Err(Failure::Refused { place, problems }),
+    };
     // Only one that was started by 'pgherd up' has a successor that waits for its end.
     let lock = args.with_parent.then(|| Lock::wait(&args.file.with_extension("lock"), PREDECESSOR));
     let _lock = lock.transpose().map_err(anyhow::Error::from)?;

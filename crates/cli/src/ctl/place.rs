@@ -3,11 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use pgherd_config::Sources;
+
 use crate::args::PlaceArgs;
 use crate::output::{Failure, Outcome, Printer, warn};
 use crate::settings::control::{self, Access, ControlSettings, Given};
 use crate::settings::node::Resolved;
 use crate::settings::problem::Problem;
+use crate::sources;
 use crate::up::default_dir;
 use crate::up::layout::{Layout, Marker};
 
@@ -30,6 +33,12 @@ impl PlaceArgs {
 
     /// Looks. `cluster` is the name on the command line, which goes before that of a file.
     pub(super) fn find(&self, cluster: Option<&str>) -> Outcome<Found> {
+        if let Some(sources) = self.environment()? {
+            let given = Given { dcs_url: None, cluster };
+            let mut settings = understood("", control::resolve_environment(&sources, given))?;
+            settings.access.tls.insecure |= self.insecure;
+            return Ok(Found::Store(settings));
+        }
         let file = self.file()?;
         let mut found = match (&self.agent, &file) {
             (Some(url), file) => self.of_agent(url, file.as_deref())?,
@@ -50,6 +59,17 @@ impl PlaceArgs {
         };
         access.tls.insecure |= self.insecure;
         Ok(found)
+    }
+
+    /// The environment, in a container that has a node's and where nothing else says which cluster.
+    fn environment(&self) -> Outcome<Option<Sources>> {
+        let told = self.config_file.is_some() || self.dir.is_some() || self.dcs_url.is_some();
+        let own = default_dir().is_ok_and(|dir| marker(&dir).is_some());
+        let patronis = patronis_file().is_some_and(|file| file.is_file());
+        if told || self.agent.is_some() || own || patronis {
+            return Ok(None);
+        }
+        Ok(Some(sources::gather(None)?).filter(|sources| !sources.is_empty()))
     }
 
     fn of_agent(&self, url: &str, file: Option<&Path>) -> Outcome<Found> {

@@ -5,11 +5,12 @@ use std::cell::RefCell;
 
 use pgherd_agent::{Login, StoreSettings};
 use pgherd_api::Secret;
+use pgherd_config::Sources;
 use pgherd_config::rest::{self, RestClient};
 
 use super::node::{ClusterId, Resolved, sort_out};
 use super::parse;
-use super::problem::Problem;
+use super::problem::{Problem, Severity};
 use super::section::Section;
 use super::store::{endpoint, store_address};
 use super::yaml::Node;
@@ -44,6 +45,22 @@ pub(crate) fn resolve(
     given: Given<'_>,
 ) -> Result<Resolved<ControlSettings>, Vec<Problem>> {
     read_with(text, |root| read(root, given))
+}
+
+/// The same from the environment, as a container has it.
+pub(crate) fn resolve_environment(
+    sources: &Sources,
+    given: Given<'_>,
+) -> Result<Resolved<ControlSettings>, Vec<Problem>> {
+    let (local, problems) = sources.read();
+    let document = local.merged();
+    let problems = RefCell::new(problems);
+    let root = Section::root(&document, &problems);
+    let value = read(&root, given);
+    drop(root);
+    // What the agent has no use for was said by the agent.
+    problems.borrow_mut().retain(|problem| problem.severity == Severity::Error);
+    sort_out(value, problems.into_inner())
 }
 
 /// Reads only how agents are spoken to, and the cluster's name.

@@ -1,4 +1,4 @@
-//! The router's file. A pure function of its text.
+//! The router's file and environment. A pure function of their texts.
 //! Leaves what a router does with it to `pgherd-router`.
 
 use std::cell::RefCell;
@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pgherd_agent::StoreSettings;
+use pgherd_config::Sources;
 
 use super::node::{ClusterId, Resolved, cluster_id, sort_out};
 use super::parse;
 use super::problem::Problem;
 use super::section::Section;
 use super::store::store_address;
-use super::yaml::Node;
 
 /// Everything that a router's file says.
 #[derive(Clone, Debug)]
@@ -28,10 +28,12 @@ pub(crate) struct RouterSettings {
     pub(crate) path_prefix: String,
 }
 
-/// Reads a router's file. All mistakes are returned together.
-pub(crate) fn resolve(text: &str) -> Result<Resolved<RouterSettings>, Vec<Problem>> {
-    let document = Node::parse(text).map_err(|problem| vec![problem])?;
-    let problems = RefCell::new(Vec::new());
+/// Reads a router's file, with `PATRONI_SCOPE`, `PATRONI_ETCD3_HOSTS` and the like over it. All
+/// mistakes are returned together.
+pub(crate) fn resolve(sources: &Sources) -> Result<Resolved<RouterSettings>, Vec<Problem>> {
+    let (local, problems) = sources.read();
+    let document = local.merged();
+    let problems = RefCell::new(problems);
     let settings = read(&Section::root(&document, &problems));
     sort_out(settings, problems.into_inner())
 }

@@ -252,8 +252,11 @@ mod tests {
         assert!(pass.starts_with("*:*:*:postgres:"), "{pass}");
         assert_eq!(fs::metadata(layout.pgpass()).unwrap().mode() & 0o777, 0o600);
         assert!(
-            crate::settings::router::resolve(&fs::read_to_string(layout.router_file()).unwrap())
-                .is_ok()
+            crate::settings::router::resolve(&Sources::file(
+                "router",
+                &fs::read_to_string(layout.router_file()).unwrap()
+            ))
+            .is_ok()
         );
         // Again, with another port for one node: its passwords and the other's file stay.
         let mut moved = marker();

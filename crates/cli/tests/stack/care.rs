@@ -47,7 +47,8 @@ fn rolling_image_change(stack: &Stack) {
     let gap = longest_gap(&acknowledged);
     say(&format!("rolling image change: no writes for {} ms at most", gap.as_millis()));
     for node in NODES {
-        let image = stack.docker.docker(&["inspect", "-f", "{{.Config.Image}}", &Stack::container(node)]);
+        let image =
+            stack.docker.docker(&["inspect", "-f", "{{.Config.Image}}", &Stack::container(node)]);
         assert_eq!(image.trim(), next);
     }
     stack.compose(&["up", "-d", "--no-build"]);
@@ -63,7 +64,12 @@ fn add_and_remove_a_node(stack: &Stack) {
     });
     stack.compose(&[&files[..], &["rm", "-sf", "pg-3"]].concat());
     stack.until(LIMIT, "three members again", || {
-        (stack.members().iter().filter(|it| it.state == "streaming" || it.state == "running").count() == 3)
+        (stack
+            .members()
+            .iter()
+            .filter(|it| it.state == "streaming" || it.state == "running")
+            .count()
+            == 3)
             .then_some(())
     });
     stack.docker.docker(&["volume", "rm", &Stack::volume("pg-3")]);
@@ -90,7 +96,8 @@ fn backup_and_restore(stack: &Stack) {
 
 fn switchover_by_hand(stack: &Stack) {
     let (leader, replica) = (stack.leader(), stack.replica());
-    let words = ["pgherd", "ctl", "switchover", "--leader", &leader, "--candidate", &replica, "--force"];
+    let words =
+        ["pgherd", "ctl", "switchover", "--leader", &leader, "--candidate", &replica, "--force"];
     let said = stack.exec(&leader, &words);
     assert!(said.ok, "{said:?}");
     stack.until(LIMIT, "change of leaders", || (stack.leader() == replica).then_some(()));

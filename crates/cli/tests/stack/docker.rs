@@ -44,7 +44,8 @@ impl Docker {
     fn start_daemon(&mut self) -> Result<(), String> {
         // The path of a socket has at most 108 bytes.
         let run = PathBuf::from(format!("/run/pgherd-stack-{}", std::process::id()));
-        std::fs::create_dir_all(&run).map_err(|e| format!("no docker daemon, and not root: {e}"))?;
+        std::fs::create_dir_all(&run)
+            .map_err(|e| format!("no docker daemon, and not root: {e}"))?;
         let socket = run.join("docker.sock");
         let log = std::fs::File::create(self.dir.join("dockerd.log")).map_err(|e| e.to_string())?;
         let mut command = Command::new("dockerd");
@@ -61,12 +62,16 @@ impl Docker {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
             .stderr(log);
-        let child = command.spawn().map_err(|e| format!("no docker daemon answers: dockerd: {e}"))?;
+        let child =
+            command.spawn().map_err(|e| format!("no docker daemon answers: dockerd: {e}"))?;
         self.daemon = Some(child);
         self.host = Some(format!("unix://{}", socket.display()));
         let until = Instant::now() + Duration::from_secs(60);
         while !self.answers() {
-            let ended = self.daemon.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|s| s.is_some()));
+            let ended = self
+                .daemon
+                .as_mut()
+                .is_none_or(|child| child.try_wait().is_ok_and(|s| s.is_some()));
             if ended || Instant::now() > until {
                 let log = std::fs::read_to_string(self.dir.join("dockerd.log")).unwrap_or_default();
                 let last = log.lines().last().unwrap_or_default().to_owned();
@@ -120,11 +125,9 @@ impl Drop for Docker {
 pub(crate) fn said(command: &mut Command) -> Said {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     match command.output() {
-        Ok(output) => Said {
-            ok: output.status.success(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        },
+        Ok(output) => {
+            Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+        }
         Err(error) => Said { ok: false, out: String::new(), err: error.to_string() },
     }
 }

@@ -34,7 +34,8 @@ enum Victim {
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for victim in [Victim::Leader, Victim::Replica, Victim::Etcd, Victim::Router, Victim::Exporter] {
+    for victim in [Victim::Leader, Victim::Replica, Victim::Etcd, Victim::Router, Victim::Exporter]
+    {
         for fault in [Fault::Stop, Fault::Kill, Fault::Pause, Fault::Disconnect] {
             let name = format!("{victim:?}_{fault:?}").to_lowercase();
             trials.push(trial(name, move |stack| hit(stack, victim, fault)));
@@ -42,8 +43,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     trials.push(trial("compose_restart", compose_restart));
     trials.push(trial("host_reboot", host_reboot));
-    trials.push(trial("volume_of_a_replica_deleted", |stack| volume_deleted(stack, Victim::Replica)));
-    trials.push(trial("volume_of_the_leader_deleted", |stack| volume_deleted(stack, Victim::Leader)));
+    trials
+        .push(trial("volume_of_a_replica_deleted", |stack| volume_deleted(stack, Victim::Replica)));
+    trials
+        .push(trial("volume_of_the_leader_deleted", |stack| volume_deleted(stack, Victim::Leader)));
     trials.push(trial("two_etcd_of_three_stopped", two_etcd_of_three_stopped));
     trials
 }
@@ -151,7 +154,11 @@ fn compose_restart(stack: &Stack) {
     stack.compose(&["restart"]);
     let whole = stack.whole();
     let gap = settle(stack, writer);
-    say(&format!("docker compose restart: no writes for {} ms, whole {} ms after it", gap.as_millis(), whole.as_millis()));
+    say(&format!(
+        "docker compose restart: no writes for {} ms, whole {} ms after it",
+        gap.as_millis(),
+        whole.as_millis()
+    ));
 }
 
 fn host_reboot(stack: &Stack) {
@@ -163,7 +170,11 @@ fn host_reboot(stack: &Stack) {
     stack.compose(&["up", "-d"]);
     let whole = stack.whole();
     let gap = settle(stack, writer);
-    say(&format!("host reboot: no writes for {} ms, whole {} ms after the start", gap.as_millis(), whole.as_millis()));
+    say(&format!(
+        "host reboot: no writes for {} ms, whole {} ms after the start",
+        gap.as_millis(),
+        whole.as_millis()
+    ));
 }
 
 fn volume_deleted(stack: &Stack, victim: Victim) {

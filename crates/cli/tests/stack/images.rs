@@ -48,11 +48,16 @@ fn base(docker: &Docker) {
     let root = docker.dir().join("trixie");
     let _ = std::fs::remove_dir_all(&root);
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", "trixie"]).arg(&root).arg("http://deb.debian.org/debian");
+    debootstrap
+        .args(["--variant=minbase", "trixie"])
+        .arg(&root)
+        .arg("http://deb.debian.org/debian");
     let made = said(&mut debootstrap);
     assert!(made.ok, "debootstrap: {}{}", made.out, made.err);
     // What the slim image leaves out, too.
-    for part in ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt"] {
+    for part in
+        ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt"]
+    {
         let _ = std::fs::remove_dir_all(root.join(part));
     }
     std::fs::create_dir_all(root.join("var/cache/apt/archives/partial")).unwrap();

@@ -2,7 +2,12 @@
 //! do. One stack for all tests, in the order in which they stand here; each leaves it whole.
 //! Where Docker can't run, that is said and nothing is tested.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that can't go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that can't go on fails"
+)]
 
 mod care;
 mod docker;

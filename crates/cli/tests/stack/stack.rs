@@ -45,8 +45,10 @@ impl Stack {
         let _ = std::fs::remove_dir_all(&project);
         std::fs::create_dir_all(&project).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for name in ["docker-compose.yml", "Dockerfile", ".dockerignore", "config", "init-scripts"] {
-            let copied = said(std::process::Command::new("cp").arg("-a").arg(root.join(name)).arg(&project));
+        for name in ["docker-compose.yml", "Dockerfile", ".dockerignore", "config", "init-scripts"]
+        {
+            let copied =
+                said(std::process::Command::new("cp").arg("-a").arg(root.join(name)).arg(&project));
             assert!(copied.ok, "{}", copied.err);
         }
         let stack = Self { docker, project };
@@ -124,7 +126,8 @@ impl Stack {
         for node in NODES {
             let said = self.exec(node, &["curl", "-sf", "-m", "3", "localhost:8008/cluster"]);
             let Ok(body) = serde_json::from_str::<Value>(&said.out) else { continue };
-            let text = |member: &Value, key: &str| member[key].as_str().unwrap_or_default().to_owned();
+            let text =
+                |member: &Value, key: &str| member[key].as_str().unwrap_or_default().to_owned();
             let members = body["members"].as_array().cloned().unwrap_or_default();
             return members
                 .iter()
@@ -161,13 +164,19 @@ impl Stack {
             });
             let led = members.iter().any(|it| it.role == "leader");
             let writes = "SELECT (NOT pg_is_in_recovery())::int::bigint";
-            (led && running.count() == 3 && number_now(&write_port(), writes) == Some(1)).then_some(())
+            (led && running.count() == 3 && number_now(&write_port(), writes) == Some(1))
+                .then_some(())
         });
         began.elapsed()
     }
 
     /// Asks again until there is an answer.
-    pub(crate) fn until<T>(&self, limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn until<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut ask: impl FnMut() -> Option<T>,
+    ) -> T {
         let until = Instant::now() + limit;
         loop {
             if let Some(answer) = ask() {

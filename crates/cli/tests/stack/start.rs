@@ -28,7 +28,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn a_password_is_needed(stack: &Stack) {
     stack.write_environment(&[("PGPASSWORD_SUPERUSER", "")]);
     let said = stack.try_compose(&["up", "-d"]);
-    assert!(!said.ok && said.err.contains("choose one and write it into .env.postgres"), "{said:?}");
+    assert!(
+        !said.ok && said.err.contains("choose one and write it into .env.postgres"),
+        "{said:?}"
+    );
     stack.write_environment(&[]);
 }
 
@@ -50,7 +53,8 @@ fn first_start(stack: &Stack) {
     at("three nodes, two of them streaming");
     stack.until(LIMIT, "an end of pg-cluster-init", || {
         let format = "{{.State.Status}} {{.State.ExitCode}}";
-        let said = stack.docker.docker(&["inspect", "-f", format, &Stack::container("pg-cluster-init")]);
+        let said =
+            stack.docker.docker(&["inspect", "-f", format, &Stack::container("pg-cluster-init")]);
         (said.trim() == "exited 0").then_some(())
     });
     at("pg-cluster-init has run the SQL files");
@@ -58,7 +62,8 @@ fn first_start(stack: &Stack) {
     for service in services {
         stack.until(LIMIT, &format!("healthy {service}"), || {
             let container = Stack::container(service);
-            let state = stack.docker.docker(&["inspect", "-f", "{{.State.Health.Status}}", &container]);
+            let state =
+                stack.docker.docker(&["inspect", "-f", "{{.State.Health.Status}}", &container]);
             (state.trim() == "healthy").then_some(())
         });
     }
@@ -75,7 +80,8 @@ fn first_start(stack: &Stack) {
 fn memory(stack: &Stack) {
     let format = "{{.Name}} {{.MemUsage}}";
     let table = stack.docker.docker(&["stats", "--no-stream", "--format", format]);
-    let mut lines: Vec<&str> = table.lines().filter(|line| line.starts_with("pgherd-test-")).collect();
+    let mut lines: Vec<&str> =
+        table.lines().filter(|line| line.starts_with("pgherd-test-")).collect();
     lines.sort_unstable();
     for line in &lines {
         say(line);
@@ -102,7 +108,10 @@ fn another_container_writes_and_reads(stack: &Stack) {
         found.contains("from a container|t").then_some(())
     });
     // The example's schema, found by the example's search_path.
-    assert_eq!(psql("app", "5432", "SELECT 'notes'::regclass::text, current_schema()").trim(), "notes|app");
+    assert_eq!(
+        psql("app", "5432", "SELECT 'notes'::regclass::text, current_schema()").trim(),
+        "notes|app"
+    );
     assert_eq!(numbers(&read_port(), "SELECT pg_is_in_recovery()::int::bigint", LIMIT), [1]);
 }
 
@@ -139,11 +148,17 @@ fn inside_the_containers(stack: &Stack) {
     let health = stack.exec("pg-1", &["pgherd", "health"]);
     assert!(health.ok, "{health:?}");
     let who = stack.exec("pg-0", &["sh", "-c", "id -un; touch /x 2>&1; cat /proc/1/comm"]);
-    assert!(who.out.starts_with("postgres\n") && who.out.contains("Read-only file system"), "{who:?}");
+    assert!(
+        who.out.starts_with("postgres\n") && who.out.contains("Read-only file system"),
+        "{who:?}"
+    );
     let etcd = stack.exec("etcd-1", &["/usr/local/bin/etcdctl", "member", "list"]);
     assert_eq!(etcd.out.matches("started").count(), 3, "{etcd:?}");
     let secrets = stack.compose(&["logs", "--no-color"]);
-    assert!(!secrets.contains("superuser-4711") && !secrets.contains("standby-4711"), "a secret in a log");
+    assert!(
+        !secrets.contains("superuser-4711") && !secrets.contains("standby-4711"),
+        "a secret in a log"
+    );
 }
 
 /// The real HAProxy with our example, in front of our agents.
@@ -153,11 +168,15 @@ fn haproxy_example(stack: &Stack) {
     let (network, address) = (Stack::network(), format!("{PREFIX}.60"));
     let name = "pgherd-test-haproxy";
     let words = ["run", "-d", "--rm", "--name", name, "--network", &network, "--ip", &address];
-    stack.docker.docker(&[&words[..], &["-v", &mount, TOOLS, "haproxy", "-f", "/haproxy.cfg"]].concat());
+    stack
+        .docker
+        .docker(&[&words[..], &["-v", &mount, TOOLS, "haproxy", "-f", "/haproxy.cfg"]].concat());
     for (port, recovery) in [("5432", "f"), ("5433", "t")] {
         stack.until(LIMIT, "HAProxy's way to a server", || {
             let sql = "SELECT pg_is_in_recovery()";
-            let script = format!("PGPASSWORD=$PGPASSWORD_SUPERUSER psql -h {address} -p {port} -Atqc '{sql}'");
+            let script = format!(
+                "PGPASSWORD=$PGPASSWORD_SUPERUSER psql -h {address} -p {port} -Atqc '{sql}'"
+            );
             let said = stack.exec("pg-0", &["sh", "-c", &script]);
             (said.out.trim() == recovery).then_some(())
         });
@@ -168,13 +187,15 @@ fn haproxy_example(stack: &Stack) {
 fn prometheus_rules(stack: &Stack) {
     let mount = format!("{}:/etc/prometheus:ro", stack.project.join("config/prometheus").display());
     let words = ["run", "--rm", "-v", &mount, TOOLS, "promtool", "check"];
-    let said = stack.docker.docker(&[&words[..], &["config", "/etc/prometheus/prometheus.yml"]].concat());
+    let said =
+        stack.docker.docker(&[&words[..], &["config", "/etc/prometheus/prometheus.yml"]].concat());
     assert!(said.contains("rules found"), "{said}");
     let page = stack.exec("pg-router", &["curl", "-s", "http://pg-0-exporter:9187/metrics"]).out;
     std::fs::write(stack.project.join("config/prometheus/page"), page).unwrap();
     let script = "promtool check metrics < /etc/prometheus/page; test $? -ne 1";
     // promtool ends with 3 when it only has an opinion on names, which are postgres_exporter's here.
     stack.docker.docker(&["run", "--rm", "-v", &mount, TOOLS, "sh", "-c", script]);
-    let dashboard = std::fs::read_to_string(stack.project.join("config/grafana/dashboards/pgherd.json"));
+    let dashboard =
+        std::fs::read_to_string(stack.project.join("config/grafana/dashboards/pgherd.json"));
     serde_json::from_str::<serde_json::Value>(&dashboard.unwrap()).unwrap();
 }
