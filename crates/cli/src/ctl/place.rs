@@ -28,30 +28,20 @@ impl PlaceArgs {
         if self.config_file.is_some() || self.dcs_url.is_some() || self.agent.is_some() {
             return None;
         }
-        self.dir.clone().or_else(|| default_dir().ok())
+        self.dir.clone().or_else(|| default_dir().ok().filter(|dir| marker(dir).is_some()))
     }
 
     /// Looks. `cluster` is the name on the command line, which goes before that of a file.
     pub(super) fn find(&self, cluster: Option<&str>) -> Outcome<Found> {
-        if let Some(sources) = self.environment()? {
-            let given = Given { dcs_url: None, cluster };
-            let mut settings = understood("", control::resolve_environment(&sources, given))?;
-            settings.access.tls.insecure |= self.insecure;
-            return Ok(Found::Store(settings));
-        }
-        let file = self.file()?;
-        let mut found = match (&self.agent, &file) {
-            (Some(url), file) => self.of_agent(url, file.as_deref())?,
-            (None, Some(file)) => {
-                let given = Given { dcs_url: self.dcs_url.as_deref(), cluster };
-                Found::Store(read(file, |text| control::resolve(text, given))?)
-            }
+        let (place, sources) = self.sources()?;
+        let dcs_url = self.dcs_url.as_deref();
+        let mut found = if let Some(url) = &self.agent {
+            of_agent(url, &place, &sources)?
+        } else {
             // An address and a name are enough.
-            (None, None) => {
-                let cluster = cluster.or(Some("pgherd"));
-                let given = Given { dcs_url: self.dcs_url.as_deref(), cluster };
-                Found::Store(understood("", control::resolve("{}", given))?)
-            }
+            let otherwise = dcs_url.filter(|_| sources.files.is_empty()).map(|_| "pgherd");
+            let given = Given { dcs_url, cluster, otherwise };
+            Found::Store(understood(&place, control::resolve(&sources, given))?)
         };
         let access = match &mut found {
             Found::Store(settings) => &mut settings.access,
@@ -61,49 +51,52 @@ impl PlaceArgs {
         Ok(found)
     }
 
-    /// The environment, in a container that has a node's and where nothing else says which cluster.
-    fn environment(&self) -> Outcome<Option<Sources>> {
-        let told = self.config_file.is_some() || self.dir.is_some() || self.dcs_url.is_some();
-        let own = default_dir().is_ok_and(|dir| marker(&dir).is_some());
-        let patronis = patronis_file().is_some_and(|file| file.is_file());
-        if told || self.agent.is_some() || own || patronis {
-            return Ok(None);
-        }
-        Ok(Some(sources::gather(None)?).filter(|sources| !sources.is_empty()))
-    }
-
-    fn of_agent(&self, url: &str, file: Option<&Path>) -> Outcome<Found> {
-        let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        if pgherd_api::client::origin(&url).is_none() {
-            let words = format!("expected an address like http://10.0.0.1:8008, found '{url}'");
-            return Err(Failure::refused("--agent", words));
-        }
-        let (access, scope) = match file {
-            Some(file) => read(file, control::access_only)?,
-            None => (Access::default(), None),
-        };
-        Ok(Found::Agent { url, access, scope })
-    }
-
-    /// The file that says where; `None` when addresses alone do.
-    fn file(&self) -> Outcome<Option<PathBuf>> {
+    /// What says where, and what to call it in messages: a file with the environment over it, or
+    /// either alone.
+    fn sources(&self) -> Outcome<(String, Sources)> {
         if let Some(file) = &self.config_file {
-            return Ok(Some(file.clone()));
+            return gather(Some(file));
         }
         if let Some(dir) = &self.dir {
-            return file_below(dir).map(Some);
+            return below(dir);
         }
         let addressed = self.dcs_url.is_some() || self.agent.is_some();
         let own = default_dir().ok().filter(|dir| !addressed && marker(dir).is_some());
         if let Some(dir) = own {
-            return file_below(&dir).map(Some);
+            return below(&dir);
         }
         let patronis = patronis_file().filter(|file| file.is_file());
-        if patronis.is_some() || addressed {
-            return Ok(patronis);
+        let (place, sources) = gather(patronis.as_deref())?;
+        if addressed || !sources.is_empty() {
+            return Ok((place, sources));
         }
-        file_below(&default_dir()?).map(Some)
+        below(&default_dir()?)
     }
+}
+
+fn of_agent(url: &str, place: &str, sources: &Sources) -> Outcome<Found> {
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    if pgherd_api::client::origin(&url).is_none() {
+        let words = format!("expected an address like http://10.0.0.1:8008, found '{url}'");
+        return Err(Failure::refused("--agent", words));
+    }
+    let (access, scope) = understood(place, control::access_only(sources))?;
+    Ok(Found::Agent { url, access, scope })
+}
+
+fn gather(file: Option<&Path>) -> Outcome<(String, Sources)> {
+    let place = file.map(|file| file.display().to_string()).unwrap_or_default();
+    Ok((place, sources::gather(file)?))
+}
+
+/// A cluster of `up` says everything itself: the environment is about others.
+fn below(dir: &Path) -> Outcome<(String, Sources)> {
+    let place = file_below(dir)?.display().to_string();
+    let text = std::fs::read_to_string(&place).map_err(|error| {
+        Failure::refused(place.clone(), format!("the settings file can't be read: {error}"))
+    })?;
+    let sources = Sources::file(&place, &text);
+    Ok((place, sources))
 }
 
 /// Where patronictl looks when it isn't told.
@@ -139,21 +132,13 @@ pub(super) fn agents_below(dir: &Path) -> Vec<String> {
     nodes.iter().map(|node| format!("http://127.0.0.1:{}", node.rest)).collect()
 }
 
-fn read<T>(
-    file: &Path,
-    resolve: impl FnOnce(&str) -> Result<Resolved<T>, Vec<Problem>>,
-) -> Outcome<T> {
-    let place = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::refused(place.clone(), format!("the settings file can't be read: {error}"))
-    })?;
-    understood(&place, resolve(&text))
-}
-
 fn understood<T>(place: &str, read: Result<Resolved<T>, Vec<Problem>>) -> Outcome<T> {
     match read {
         Ok(Resolved { value, warnings }) => {
-            warn(&mut Printer::new(), place, &warnings);
+            // What a container's environment has too much was said by the agent.
+            if !place.is_empty() {
+                warn(&mut Printer::new(), place, &warnings);
+            }
             Ok(value)
         }
         Err(problems) => Err(Failure::Refused { place: place.to_owned(), problems }),

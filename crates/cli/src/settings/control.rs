@@ -13,7 +13,6 @@ use super::parse;
 use super::problem::{Problem, Severity};
 use super::section::Section;
 use super::store::{endpoint, store_address};
-use super::yaml::Node;
 
 /// Where a cluster is, and how to be allowed to change it.
 #[derive(Clone, Debug)]
@@ -37,43 +36,38 @@ pub(crate) struct Access {
 pub(crate) struct Given<'a> {
     pub(crate) dcs_url: Option<&'a str>,
     pub(crate) cluster: Option<&'a str>,
+    /// The cluster's name when nobody says it.
+    pub(crate) otherwise: Option<&'a str>,
 }
 
-/// Reads a node's or a control file; other keys than these are none of our business.
+/// Reads a node's or a control file, and the environment; other keys than these are none of our
+/// business.
 pub(crate) fn resolve(
-    text: &str,
-    given: Given<'_>,
-) -> Result<Resolved<ControlSettings>, Vec<Problem>> {
-    read_with(text, |root| read(root, given))
-}
-
-/// The same from the environment, as a container has it.
-pub(crate) fn resolve_environment(
     sources: &Sources,
     given: Given<'_>,
 ) -> Result<Resolved<ControlSettings>, Vec<Problem>> {
-    let (local, problems) = sources.read();
-    let document = local.merged();
-    let problems = RefCell::new(problems);
-    let root = Section::root(&document, &problems);
-    let value = read(&root, given);
-    drop(root);
-    // What the agent has no use for was said by the agent.
-    problems.borrow_mut().retain(|problem| problem.severity == Severity::Error);
-    sort_out(value, problems.into_inner())
+    read_with(sources, |root| read(root, given))
 }
 
 /// Reads only how agents are spoken to, and the cluster's name.
-pub(crate) fn access_only(text: &str) -> Result<Resolved<(Access, Option<String>)>, Vec<Problem>> {
-    read_with(text, |root| Some((access(root), root.optional("scope", parse::key_part))))
+pub(crate) fn access_only(
+    sources: &Sources,
+) -> Result<Resolved<(Access, Option<String>)>, Vec<Problem>> {
+    read_with(sources, |root| Some((access(root), root.optional("scope", parse::key_part))))
 }
 
 fn read_with<T>(
-    text: &str,
+    sources: &Sources,
     read: impl FnOnce(&Section<'_>) -> Option<T>,
 ) -> Result<Resolved<T>, Vec<Problem>> {
-    let document = Node::parse(text).map_err(|problem| vec![problem])?;
-    let problems = RefCell::new(Vec::new());
+    let (local, mut said) = sources.read();
+    // What is merely odd about the rest of a node's configuration is for its agent to say.
+    said.retain(|problem| problem.severity == Severity::Error);
+    if !said.is_empty() {
+        return Err(said);
+    }
+    let document = local.merged();
+    let problems = RefCell::default();
     let root = Section::root(&document, &problems);
     let value = read(&root);
     drop(root);
@@ -81,9 +75,12 @@ fn read_with<T>(
 }
 
 fn read(root: &Section<'_>, given: Given<'_>) -> Option<ControlSettings> {
-    let scope = match given.cluster {
-        Some(name) => Some(name.to_owned()),
-        None => root.required("scope", "pgherd", parse::key_part),
+    let scope = match (given.cluster, given.otherwise) {
+        (Some(name), _) => Some(name.to_owned()),
+        (None, Some(name)) => {
+            root.optional("scope", parse::key_part).or_else(|| Some(name.to_owned()))
+        }
+        (None, None) => root.required("scope", "pgherd", parse::key_part),
     };
     let namespace = root.optional("namespace", |text| Ok(text.trim_matches('/').to_owned()));
     let url = given.dcs_url.map(|url| {
@@ -142,6 +139,26 @@ pub(crate) fn dcs(url: &str) -> Result<(StoreSettings, Option<String>), String> 
 mod tests {
     use super::*;
 
+    fn file(text: &str) -> Sources {
+        Sources::file("node.yml", text)
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_file() {
+        let mut sources = file("scope: demo\netcd3: {hosts: 'h:2379'}\n");
+        let variables = [
+            ("PATRONI_SCOPE", "other"),
+            ("PATRONI_ETCD3_HOSTS", "'a:1','b:2'"),
+            ("PATRONI_RESTAPI_USERNAME", "u"),
+            ("PATRONI_RESTAPI_PASSWORD", "p"),
+        ];
+        sources.environment = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let found = resolve(&sources, Given::default()).ok().unwrap().value;
+        assert_eq!(found.cluster.scope, "other");
+        assert_eq!(found.store.endpoints, ["http://a:1", "http://b:2"]);
+        assert_eq!(found.access.login.unwrap().username, "u");
+    }
+
     #[test]
     fn patronictls_url_gives_address_and_namespace() {
         let (store, namespace) = dcs("etcd3://10.0.0.1:2379/db").unwrap();
@@ -157,7 +174,7 @@ mod tests {
     fn a_node_file_is_enough() {
         let text = "scope: demo\nname: n1\nrestapi: {connect_address: 'h:8008', authentication: \
                     {username: a, password: b}}\netcd3: {hosts: 'h:2379'}\n";
-        let found = resolve(text, Given::default()).ok().unwrap().value;
+        let found = resolve(&file(text), Given::default()).ok().unwrap().value;
         assert_eq!(found.cluster, ClusterId { namespace: "service".into(), scope: "demo".into() });
         assert_eq!(found.access.login.unwrap().username, "a");
         assert_eq!(found.access.agent.as_deref(), Some("http://h:8008"));
@@ -169,7 +186,7 @@ mod tests {
                     {username: r, password: r}}\nctl: {cacert: /c, keyfile: /k, insecure: on, \
                     authentication: {username: c, password: c}}\netcd3: {hosts: 'h:2379'}\n";
         let given = Given { cluster: Some("x"), ..Given::default() };
-        let access = resolve(text, given).ok().unwrap().value.access;
+        let access = resolve(&file(text), given).ok().unwrap().value.access;
         assert_eq!(access.login.unwrap().username, "c");
         assert_eq!(access.tls.cacert, Some("/c".into()));
         assert_eq!((access.tls.keyfile, access.tls.insecure), (Some("/k".into()), true));
@@ -179,8 +196,8 @@ mod tests {
     #[test]
     fn patronictls_own_file_has_no_scope() {
         let text = "etcd3: {hosts: 'h:2379'}\n";
-        assert!(resolve(text, Given::default()).is_err());
+        assert!(resolve(&file(text), Given::default()).is_err());
         let given = Given { cluster: Some("demo"), ..Given::default() };
-        assert_eq!(resolve(text, given).ok().unwrap().value.cluster.scope, "demo");
+        assert_eq!(resolve(&file(text), given).ok().unwrap().value.cluster.scope, "demo");
     }
 }
