@@ -21,6 +21,7 @@ use crate::callbacks::{Callbacks, Context, Role, Teller};
 use crate::copy::DynamicCopy;
 use crate::disk::Disk;
 use crate::event::Event;
+use crate::hooks::HookReader;
 use crate::patroni::{Answered, PatroniLane};
 use crate::peers::Peers;
 use crate::postgres::{self, Observation, PostgresLane};
@@ -62,6 +63,7 @@ pub(crate) struct Agent {
     pub(crate) http: JoinHandle<()>,
     pub(crate) teller: Teller,
     pub(crate) callbacks: Callbacks,
+    pub(crate) hooks: HookReader,
     /// The agent stops in order.
     pub(crate) leaving: bool,
     /// A kill was asked for and has not ended.
@@ -407,6 +409,10 @@ impl Agent {
         self.peers.follow(cluster.members());
         self.patroni.follow(cluster.members());
         self.postgres.follow(cluster.members());
+        if let Some(hooks) = self.hooks.news(cluster) {
+            self.callbacks.set(hooks.callbacks.clone());
+            self.postgres.set_hooks(hooks);
+        }
         let view = cluster.view();
         self.feed(Input::View(view));
     }

@@ -22,6 +22,7 @@ mod copy;
 mod disk;
 mod durable;
 mod event;
+mod hooks;
 mod http;
 mod lock;
 mod patroni;

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pgherd_api::MemberInfo;
+use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
 use pgherd_postgres::{Address, Found, Progress, Server, Shown};
@@ -106,6 +107,11 @@ impl PostgresLane {
         if let Some((term, _)) = self.armed.take() {
             self.server.arm(term, Time::NEVER);
         }
+    }
+
+    /// The methods and hooks that hold from now on.
+    pub(crate) fn set_hooks(&self, hooks: Hooks) {
+        self.server.set_hooks(hooks);
     }
 
     /// Begins an operation; its end comes as an event. A kill is asked for before this returns.

@@ -19,6 +19,7 @@ use crate::callbacks::{Callbacks, Teller};
 use crate::copy::{self, DynamicCopy};
 use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
+use crate::hooks::HookReader;
 use crate::http::{self, Desk, Scheme};
 use crate::patroni::PatroniLane;
 use crate::peers::{Identity, Peers};
@@ -105,6 +106,7 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
             settings.lifecycle.hooks.callbacks.clone(),
             settings.scope.clone(),
         ),
+        hooks: HookReader::new(settings.local.clone()),
         leaving: false,
         killing: false,
         fatal: None,
