@@ -27,6 +27,14 @@ impl World {
             self.op_answer(node, id, life, failure(PgFailureKind::ToolFailed, detail), 100);
             return;
         }
+        // As the agent: what would make a primary begins only under the term that the guard knows.
+        let armed = self.nodes[node].guard.armed.map(|(term, _)| term);
+        let primary = matches!(op, PgOp::StartPrimary { .. } | PgOp::Promote { .. });
+        if primary && term.is_some() && armed != term {
+            let detail = "the guard is not armed for this term";
+            self.op_answer(node, id, life, failure(PgFailureKind::ToolFailed, detail), 100);
+            return;
+        }
         let (low, high) = bounds(&op);
         let mut takes = self.rng.between(low, high) * self.nodes[node].slow;
         let may_fail = !matches!(op, PgOp::Kill);

@@ -200,7 +200,8 @@ impl Node {
             return;
         }
         let wanted = match (self.leads(), self.belief_until()) {
-            (Some(_), _) if self.policy().pause => None,
+            // In pause it is known for which term, and never fires.
+            (Some(term), _) if self.policy().pause => Some((term, crate::Time::NEVER)),
             (Some(term), Some(end)) => Some((term, end)),
             _ => {
                 if self.pg == Pg::Unknown || self.may_write() {
