@@ -147,7 +147,9 @@ fn identity(settings: &Settings) -> Identity {
         secret: settings.peer_secret.clone(),
         login: settings.api_auth.clone(),
     };
-    let open = identity.secret.is_none() && identity.login.is_none();
+    let open = identity.secret.is_none()
+        && identity.login.is_none()
+        && !http::access::asks_for_certificates(&settings.rest_server);
     let address = settings.rest_listen;
     if open && !address.ip().is_loopback() {
         tracing::warn!("no peer secret: whoever reaches {address} can pass for a member");

@@ -47,7 +47,7 @@ pub(super) async fn check(
     if limited(&desk.rest) && !allowed(desk, caller.address, call).await {
         return denied("Access is denied");
     }
-    let asked = desk.rest.tls.as_ref().is_some_and(|tls| tls.verify_client != VerifyClient::None);
+    let asked = asks_for_certificates(&desk.rest);
     if asked && caller.proof == Proof::None {
         return denied("client certificate required");
     }
@@ -70,6 +70,13 @@ pub(super) async fn check(
     )
 }
 
+/// Whether a member may be on this connection at all: where neither secret nor password proves one,
+/// the certificate that clients are asked for has to.
+pub(super) fn is_peer(desk: &Desk, caller: Caller) -> bool {
+    let named = desk.identity.secret.is_some() || desk.identity.login.is_some();
+    named || !asks_for_certificates(&desk.rest) || caller.proof == Proof::Certificate
+}
+
 /// Whether the headers carry this login, compared in constant time.
 pub(crate) fn proves(login: &Login, headers: &HeaderMap) -> bool {
     let given = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
@@ -77,6 +84,10 @@ pub(crate) fn proves(login: &Login, headers: &HeaderMap) -> bool {
     let given = given.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
     let expected = Secret::new(format!("{}:{}", login.username, login.password.reveal()));
     given.is_some_and(|given| expected.matches(&given))
+}
+
+pub(crate) fn asks_for_certificates(rest: &RestServer) -> bool {
+    rest.tls.as_ref().is_some_and(|tls| tls.verify_client != VerifyClient::None)
 }
 
 fn limited(rest: &RestServer) -> bool {

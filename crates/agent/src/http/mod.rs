@@ -245,7 +245,7 @@ async fn answer(
 ) -> Answer {
     let path = request.uri().path().to_owned();
     match route::route(request.method(), &path) {
-        Route::Peer => open_stream(desk, upgrades, &mut request),
+        Route::Peer => open_stream(desk, caller, upgrades, &mut request),
         Route::Unsafe(call) => match access::check(desk, caller, call, request.headers()).await {
             Ok(()) => control(desk, call, request).await,
             Err(refusal) => refused(refusal),
@@ -313,9 +313,13 @@ async fn body(request: Request<Incoming>) -> Option<serde_json::Map<String, serd
 
 fn open_stream(
     desk: &Desk,
+    caller: Caller,
     upgrades: &mpsc::Sender<Upgrade>,
     request: &mut Request<Incoming>,
 ) -> Answer {
+    if !access::is_peer(desk, caller) {
+        return text(StatusCode::UNAUTHORIZED, "client certificate required");
+    }
     match Admission::judge(&desk.identity, request.headers()) {
         Admission::Welcome(from) => {
             let on = hyper::upgrade::on(request);

@@ -8,7 +8,7 @@ use pgherd_config::rest::{RestServer, RestTls, VerifyClient};
 
 use super::{board, fixture, login, primary};
 use crate::http::Desk;
-use crate::http::access::{Caller, Proof, check};
+use crate::http::access::{Caller, Proof, check, is_peer};
 use crate::http::route::Unsafe;
 
 const GOOD: &str = "Basic YWRtaW46dGlnZXI=";
@@ -137,4 +137,19 @@ async fn certificates_are_asked_for_where_clients_are_verified() {
     }
     let unasked = Case { rest: verifying(VerifyClient::None), ..case() };
     assert_eq!(judged(unasked).await.0, 403, "HTTPS alone says nothing about the caller");
+}
+
+#[tokio::test]
+async fn a_peer_proves_itself_by_certificate_where_nothing_else_is_set() {
+    let with = |secret: bool, verify, proof| {
+        let fixture = fixture(board(primary(), true, &[]), None, false);
+        let mut desk: Desk = Arc::into_inner(fixture.desk).unwrap();
+        desk.rest = verifying(verify);
+        desk.identity.secret = desk.identity.secret.filter(|_| secret);
+        is_peer(&desk, Caller { address: "192.0.2.7".parse().unwrap(), proof })
+    };
+    assert!(!with(false, VerifyClient::Optional, Proof::None));
+    assert!(with(false, VerifyClient::Optional, Proof::Certificate));
+    assert!(with(true, VerifyClient::Optional, Proof::None), "the secret is looked at instead");
+    assert!(with(false, VerifyClient::None, Proof::None), "nothing is asked of anybody");
 }
