@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_api::{Cluster, Keys};
+use pgherd_api::{Cluster, Keys, PendingChange};
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
     Action, Incarnation, Input, Node, NodeName, OpId, RequestId, StoreOutcome, Time,
 };
+use pgherd_postgres::Pending;
 use pgherd_store::{Snapshot, WatchEvent, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::board::{Board, Journal, PeerSeen, StoreSeen};
 use crate::callbacks::{Callbacks, Context, Role, Teller};
+use crate::configuration::{Leads, Wishes};
 use crate::copy::DynamicCopy;
 use crate::disk::Disk;
 use crate::event::Event;
@@ -53,6 +55,7 @@ pub(crate) struct Agent {
     pub(crate) watcher: Watcher,
     pub(crate) store: StoreLane,
     pub(crate) postgres: PostgresLane,
+    pub(crate) wishes: Wishes,
     pub(crate) peers: Peers,
     pub(crate) patroni: PatroniLane,
     pub(crate) disk: Disk,
@@ -255,6 +258,7 @@ impl Agent {
                 tracing::info!(force, "an operator asks for a new copy of the leader's data");
                 self.feed(if force { Input::ReinitializeNow } else { Input::Reinitialize });
             }
+            Event::PendingRestart(pending) => self.on_pending(pending),
             Event::Restart => {
                 tracing::info!("an operator asks for a restart of PostgreSQL");
                 self.feed(Input::Restart);
@@ -414,7 +418,32 @@ impl Agent {
             self.postgres.set_hooks(hooks);
         }
         let view = cluster.view();
+        // Before the decision: what it starts is started with this.
+        self.wish();
         self.feed(Input::View(view));
+    }
+
+    /// PostgreSQL's configuration follows the cluster's, and the node's part in it.
+    fn wish(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let leads = if self.node.leads().is_some() { Leads::Yes } else { Leads::No };
+        if let Some(wanted) = self.wishes.news(cluster, leads) {
+            self.postgres.want(wanted);
+        }
+    }
+
+    fn on_pending(&mut self, pending: Pending) {
+        let shown = pending.into_iter().map(|(name, change)| {
+            let change = PendingChange { old_value: change.old, new_value: change.new };
+            (name, change)
+        });
+        let shown = shown.collect();
+        if self.store.member().pending_restart != shown {
+            let names: Vec<_> = shown.keys().collect();
+            tracing::info!(parameters = ?names, "what waits for a restart of PostgreSQL");
+            self.store.member().pending_restart = shown;
+            self.feed(Input::MemberChanged);
+        }
     }
 
     fn store_heard(&mut self) {
@@ -426,6 +455,7 @@ impl Agent {
         if let Some(cluster) = &self.cluster {
             self.copy.look(cluster, self.node.leads().is_some(), clock::now());
         }
+        self.wish();
         if self.node.leads().is_some()
             && let Some(cluster) = &self.cluster
         {

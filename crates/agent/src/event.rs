@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::postgres::Observation;
 use crate::restart::Planned;
+use pgherd_postgres::Pending;
 
 /// What happened outside.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) enum Event {
     },
     /// An operator wants PostgreSQL restarted.
     Restart,
+    /// Other parameters wait for a restart of PostgreSQL.
+    PendingRestart(Pending),
     /// An operator plans a restart, or takes the plan back; the answer says whether there was room
     /// for it, or anything to take back.
     PlanRestart {

@@ -18,6 +18,7 @@ mod agent;
 mod board;
 mod callbacks;
 mod clock;
+mod configuration;
 mod copy;
 mod disk;
 mod durable;

@@ -11,7 +11,7 @@ use pgherd_api::MemberInfo;
 use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, Found, Progress, Server, Shown};
+use pgherd_postgres::{Address, Found, Progress, Server, Shown, Wanted};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const HURRIED: Duration = Duration::from_millis(15);
 /// A look at files that takes longer isn't waited for; the observation goes on without it.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
+
+/// Before a configuration that could not be brought is tried again.
+const BRING_AGAIN: Duration = Duration::from_secs(2);
 
 /// One look at PostgreSQL: the core's facts, and what only readers want.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub(crate) struct PostgresLane {
     addresses: Addresses,
     nudge: Arc<Notify>,
     hurry: Arc<AtomicBool>,
+    /// Another configuration is wanted.
+    wish: Arc<Notify>,
     operations: JoinSet<()>,
     watchers: JoinSet<()>,
     armed: Option<(Term, Time)>,
@@ -90,8 +95,17 @@ impl PostgresLane {
         };
         watchers.spawn(sampler.run(stop_first));
         watchers.spawn(watch_end(Arc::clone(&server), events.clone()));
+        let wish = Arc::new(Notify::new());
+        watchers.spawn(bring_wishes(Arc::clone(&server), Arc::clone(&wish)));
+        watchers.spawn(watch_pending(Arc::clone(&server), events.clone()));
         let operations = JoinSet::new();
-        Self { server, events, addresses, nudge, hurry, operations, watchers, armed: None }
+        Self { server, events, addresses, nudge, hurry, wish, operations, watchers, armed: None }
+    }
+
+    /// Has PostgreSQL take another configuration, as soon as nothing else is done to it.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        self.server.want(wanted);
+        self.wish.notify_one();
     }
 
     /// Moves the guard's deadline. A store to shared memory: it waits for nothing.
@@ -208,6 +222,27 @@ pub(crate) fn name(op: &PgOp) -> &'static str {
         PgOp::Clone { .. } => "clone",
         PgOp::SetNames { .. } => "set names",
         PgOp::EnsureSlots { .. } => "ensure slots",
+    }
+}
+
+/// Brings each configuration to the server; what failed is tried again.
+async fn bring_wishes(server: Arc<Server>, wish: Arc<Notify>) {
+    loop {
+        wish.notified().await;
+        while let Err(error) = server.bring().await {
+            tracing::warn!(%error, "the configuration could not be brought to PostgreSQL");
+            sleep(BRING_AGAIN).await;
+        }
+    }
+}
+
+/// Tells what waits for a restart, whenever that may be something else.
+async fn watch_pending(server: Arc<Server>, events: mpsc::Sender<Event>) {
+    loop {
+        let pending = server.pending_restart().await;
+        if events.send(Event::PendingRestart(pending)).await.is_err() {
+            return;
+        }
     }
 }
 

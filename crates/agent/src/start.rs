@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pgherd_api::tls::Trust;
 use pgherd_api::{Encoder, Keys, MemberSelf};
+use pgherd_config::node::CONNECTION_OPTIONS;
 use pgherd_core::{Incarnation, Node, NodeConfig, NodeName};
-use pgherd_postgres::{Binaries, Server};
+use pgherd_postgres::{Binaries, Server, Wanted};
 use pgherd_store::Client;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -16,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::agent::Agent;
 use crate::board::{Board, Journal};
 use crate::callbacks::{Callbacks, Teller};
+use crate::configuration::Wishes;
 use crate::copy::{self, DynamicCopy};
 use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
@@ -39,15 +42,15 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
     let options = store::options(&settings.store).map_err(AgentError::Endpoint)?;
     let client = Client::new(options);
     let durable = durable::load(&settings.run_dir)?;
-    let bin_dir = settings.bin_dir.clone();
-    let found = tokio::task::spawn_blocking(move || pgherd_postgres::discover(bin_dir.as_deref()));
-    let bin = found.await.map_err(|_| AgentError::Interrupted)??;
+    let bin = binaries(&settings).await?;
     let server_version = version_number(&bin);
     let address = settings.rest_listen;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| AgentError::Listen { address, source })?;
     let addresses: Addresses = Arc::default();
-    let opened = Server::open(postgres_settings(&settings, bin), peers(&addresses)).await;
+    let wishes = wishes(&settings);
+    let open = postgres_settings(&settings, bin, wishes.first());
+    let opened = Server::open(open, peers(&addresses)).await;
     let (server, found) = opened.map_err(AgentError::Postgres)?;
 
     let incarnation = Incarnation(getrandom::u64().map_err(AgentError::Random)?);
@@ -91,6 +94,7 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
         events,
         watcher: client.watch_prefix(keys.prefix().to_owned()),
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
+        wishes,
         postgres: postgres(server, &found, &settings, addresses, &sender),
         peers: Peers::new(identity, tls, sender),
         patroni: PatroniLane::new(&asker),
@@ -128,6 +132,12 @@ fn founding(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
     let mut all = pgherd_config::dynamic::to_json(&settings.founding_policy);
     pgherd_config::dynamic::merge(&mut all, &settings.founding_config);
     all
+}
+
+async fn binaries(settings: &Settings) -> Result<Binaries, AgentError> {
+    let bin_dir = settings.bin_dir.clone();
+    let found = tokio::task::spawn_blocking(move || pgherd_postgres::discover(bin_dir.as_deref()));
+    Ok(found.await.map_err(|_| AgentError::Interrupted)??)
 }
 
 /// The node's own directory, for its user only.
@@ -185,9 +195,12 @@ fn encoder(settings: &Settings) -> Encoder {
     let (host, port) = &settings.pg_connect;
     let scheme = if settings.rest_server.tls.is_some() { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let database = text(settings, "database").unwrap_or_else(|| "postgres".to_owned());
+    let proxy = text(settings, "proxy_address");
     Encoder {
         member: MemberSelf {
-            conn_url: format!("postgres://{host}:{port}/postgres"),
+            conn_url: format!("postgres://{host}:{port}/{database}"),
+            proxy_url: proxy.map(|address| format!("postgres://{address}/{database}")),
             api_url: format!("{scheme}://{}/patroni", settings.rest_connect),
             tags: settings.published_tags(),
             ..MemberSelf::default()
@@ -203,11 +216,19 @@ fn peers(addresses: &Addresses) -> pgherd_postgres::Peers {
     })
 }
 
-fn postgres_settings(settings: &Settings, bin: Binaries) -> pgherd_postgres::Settings {
-    let credentials = |login: &Login| pgherd_postgres::Credentials {
+fn postgres_settings(
+    settings: &Settings,
+    bin: Binaries,
+    wanted: Wanted,
+) -> pgherd_postgres::Settings {
+    let credentials = |login: &Login, account: &str| pgherd_postgres::Credentials {
         username: login.username.clone(),
         password: pgherd_postgres::Secret::new(login.password.reveal()),
+        options: connection_options(settings, account),
     };
+    let has_rewind = settings.local.get(&["postgresql", "authentication", "rewind"]).is_some();
+    let rewind = if has_rewind { "rewind" } else { "superuser" };
+    let path = |key: &str| text(settings, key).map(PathBuf::from);
     pgherd_postgres::Settings {
         bin,
         data_dir: settings.data_dir.clone(),
@@ -218,17 +239,45 @@ fn postgres_settings(settings: &Settings, bin: Binaries) -> pgherd_postgres::Set
         port: settings.pg_port,
         cluster_name: settings.scope.clone(),
         node: settings.name.clone(),
-        superuser: credentials(&settings.superuser),
-        replication: credentials(&settings.replication),
-        rewind: credentials(&settings.rewind),
-        parameters: settings.parameters.clone(),
-        hba: (!settings.hba_lines.is_empty()).then(|| settings.hba_lines.clone()),
+        superuser: credentials(&settings.superuser, "superuser"),
+        replication: credentials(&settings.replication, "replication"),
+        rewind: credentials(&settings.rewind, rewind),
+        passfile: path("pgpass").unwrap_or_else(|| settings.run_dir.join("pgpass")),
+        config_dir: path("config_dir").unwrap_or_else(|| settings.data_dir.clone()),
+        wanted,
         hba_networks: settings.hba_networks.clone(),
         lifecycle: settings.lifecycle.clone(),
         guard_exe: "/proc/self/exe".into(),
         stop_bound: STOP_BOUND,
         start_bound: settings.founding_policy.primary_start_timeout.to_std(),
     }
+}
+
+/// A key of the local `postgresql` section.
+fn text(settings: &Settings, key: &str) -> Option<String> {
+    settings.local.get(&["postgresql", key]).and_then(|node| node.scalar())
+}
+
+fn connection_options(settings: &Settings, account: &str) -> BTreeMap<&'static str, String> {
+    let option = |key: &&'static str| {
+        let node = settings.local.get(&["postgresql", "authentication", account, key]);
+        node.and_then(|node| node.scalar()).map(|value| (*key, value))
+    };
+    CONNECTION_OPTIONS.iter().filter_map(option).collect()
+}
+
+fn wishes(settings: &Settings) -> Wishes {
+    let (local, founding) = (settings.local.clone(), settings.founding_config.clone());
+    Wishes::new(local, founding, usual_sockets(settings))
+}
+
+/// Where Debian's and PGDG's clients look for a server when nobody names one. A cluster that
+/// pgherd made itself has sockets of its own only.
+fn usual_sockets(settings: &Settings) -> Option<&'static str> {
+    const USUAL: &str = "/var/run/postgresql";
+    let ours = settings.local.get(&["pgherd"]).is_some();
+    let writable = || rustix::fs::access(USUAL, rustix::fs::Access::WRITE_OK).is_ok();
+    (!ours && writable()).then_some(USUAL)
 }
 
 fn first_board(node: &Node, incarnation: Incarnation) -> Board {

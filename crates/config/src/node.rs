@@ -289,6 +289,20 @@ fn postgres(root: &Section<'_>) -> Option<Postgres> {
     })
 }
 
+/// libpq's options that an account may name (contract 3.3), but for the one that is a secret: tools
+/// show their arguments.
+pub const CONNECTION_OPTIONS: &[&str] = &[
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "gssencmode",
+    "channel_binding",
+    "sslnegotiation",
+];
+
 fn account(section: &Section<'_>, key: &'static str, name: &str) -> Option<Login> {
     let account = section.section(key);
     login(&account, Some(name))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pgherd_core::postgres::{
     BrokenData, PgFacts, PgFailureKind, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
-    SenderFacts, TimelineEnd,
+    SenderFacts, SyncNames, TimelineEnd,
 };
 use pgherd_core::{Instance, Lsn, NodeName, SystemId, Time, Timeline};
 use pgherd_guard::boottime_micros;
@@ -46,7 +46,7 @@ const QUERY: &str = "SELECT pg_is_in_recovery(), \
     current_setting('restore_command', true) <> '', \
     (SELECT json_agg(json_build_object('usename', usename, 'application_name', application_name, \
          'client_addr', client_addr, 'state', state, 'sync_state', sync_state, \
-         'sync_priority', sync_priority)) FROM pg_stat_replication)";
+         'sync_priority', sync_priority)) FROM pg_stat_replication), pg_conf_load_time()";
 
 /// What only readers want to know of a running server (contract 2.6).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -79,6 +79,8 @@ pub(crate) struct Memory {
     last_static: Mutex<Option<PgState>>,
     /// What can't change while a postmaster lives.
     constants: Mutex<Option<Constants>>,
+    /// When the files were read last, as PostgreSQL says it.
+    loaded: Mutex<Option<String>>,
     /// One thread at most waits for a hung disk.
     disk: Arc<tokio::sync::Mutex<()>>,
 }
@@ -101,6 +103,7 @@ impl Memory {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.constants.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -187,6 +190,7 @@ impl Core {
             senders: cell(15).unwrap_or_default().to_owned(),
         };
         let Constants { system_id, instance } = self.constants()?;
+        self.note_reload(cell(16), cell(13) == Some("t"));
         let (timeline, role) = if cell(0) == Some("t") {
             let receiving = cell(8);
             let (received, replayed) = (lsn(5).max(lsn(6)), lsn(6));
@@ -204,7 +208,7 @@ impl Core {
         } else {
             let timeline = cell(2).and_then(|hex| u32::from_str_radix(hex, 16).ok());
             let timeline = Timeline(timeline.unwrap_or(1));
-            let names = names::parse(cell(3).unwrap_or_default());
+            let names = self.list_of(cell(3).unwrap_or_default());
             let senders = cell(4).map(senders).unwrap_or_default();
             let history = self.history(timeline)?;
             let checkpointed = self.is_checkpointed(timeline)?;
@@ -212,6 +216,22 @@ impl Core {
             (timeline, PgRole::Primary(facts))
         };
         Ok(RunningFacts { system_id, instance, timeline, role })
+    }
+
+    /// The list, unless it is the user's own, which promises nothing.
+    fn list_of(&self, text: &str) -> SyncNames {
+        let users = self.confs().primary.standby_names.as_deref() == Some(text);
+        if users { SyncNames::default() } else { names::parse(text) }
+    }
+
+    /// A reload by anybody, or replay that is paused, may mean that a restart is due.
+    fn note_reload(&self, loaded: Option<&str>, paused: bool) {
+        let state = loaded.map(|loaded| format!("{loaded} {paused}"));
+        let mut known = self.memory.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != state {
+            *known = state;
+            self.news.send_modify(|news| *news += 1);
+        }
     }
 
     fn constants(&self) -> Result<Constants, PgError> {

@@ -2,8 +2,8 @@
 //! Leaves their text to `conf`, and calling from a thread that may block to the caller.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use pgherd_core::Instance;
@@ -13,13 +13,9 @@ use crate::PgError;
 use crate::conf::{self, Shape};
 use crate::durable::{beside, read_durable, remove_durable, rename_durable, write_durable};
 use crate::settings::Settings;
+use crate::vet::Effective;
 
 impl Settings {
-    /// Passwords for streaming, copying and rewinding, for libpq.
-    pub(crate) fn passfile(&self) -> PathBuf {
-        self.run_dir.join("pgpass")
-    }
-
     /// Present while pg_rewind may have left the directory half done.
     pub(crate) fn rewinding_mark(&self) -> PathBuf {
         beside(&self.data_dir, ".rewinding")
@@ -28,6 +24,10 @@ impl Settings {
     /// Present while a command of the user's fills the data directory, or was interrupted.
     pub(crate) fn building_mark(&self) -> PathBuf {
         beside(&self.data_dir, ".building")
+    }
+
+    pub(crate) fn hba_file(&self) -> PathBuf {
+        self.config_dir.join("pg_hba.conf")
     }
 
     fn instance_file(&self) -> PathBuf {
@@ -64,7 +64,7 @@ pub(crate) fn make_private(dir: &Path) -> Result<(), PgError> {
 pub(crate) fn write_passfile(settings: &Settings) -> Result<(), PgError> {
     let line = |user: &crate::Credentials| passfile_line(&user.username, user.password.reveal());
     let text = line(&settings.replication) + &line(&settings.rewind);
-    write_durable(&settings.passfile(), text.as_bytes())
+    write_durable(&settings.passfile, text.as_bytes())
 }
 
 /// A user's line in a passfile, for every host, port and database.
@@ -73,11 +73,99 @@ pub(crate) fn passfile_line(user: &str, password: &str) -> String {
     format!("*:*:*:{}:{}\n", escaped(user), escaped(password))
 }
 
+/// What of the configuration was written because it said something else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) conf: bool,
+    pub(crate) hba: bool,
+    pub(crate) ident: bool,
+}
+
+impl Changed {
+    pub(crate) fn any(self) -> bool {
+        self.conf || self.hba || self.ident
+    }
+}
+
 /// Writes everything that PostgreSQL reads at start and reload, for the shape given.
-pub(crate) fn write_conf(settings: &Settings, shape: &Shape) -> Result<(), PgError> {
-    let data = &settings.data_dir;
-    write_main_conf(settings, data, shape)?;
-    let auto = data.join("postgresql.auto.conf");
+pub(crate) fn write_conf(
+    settings: &Settings,
+    conf: &Effective,
+    shape: &Shape,
+) -> Result<Changed, PgError> {
+    let changed = write_conf_in(settings, &settings.config_dir, conf, shape)?;
+    strip_auto_conf(settings)?;
+    Ok(changed)
+}
+
+/// The files of a directory, which may not be in its place yet.
+pub(crate) fn write_conf_in(
+    settings: &Settings,
+    dir: &Path,
+    conf: &Effective,
+    shape: &Shape,
+) -> Result<Changed, PgError> {
+    let (main, base) = (dir.join("postgresql.conf"), dir.join("postgresql.base.conf"));
+    if conf.custom_conf.is_none() && !base.exists() {
+        let made = settings.data_dir.join("postgresql.base.conf");
+        if main.exists() {
+            rename_durable(&main, &base)?;
+        } else {
+            // What initdb wrote, where the configuration's directory is another.
+            write_durable(&base, &read_durable(&made)?.unwrap_or_default())?;
+        }
+    }
+    Ok(Changed {
+        conf: replace(&main, &conf::postgresql_conf(settings, conf, shape))?,
+        hba: write_hba(settings, &dir.join("pg_hba.conf"), conf)?,
+        ident: match &conf.ident {
+            Some(lines) => replace(&dir.join("pg_ident.conf"), &conf::ident(lines))?,
+            None => false,
+        },
+    })
+}
+
+/// Whose `pg_hba.conf` a new cluster has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FirstHba {
+    /// initdb's, which says nothing that anybody wanted.
+    Initdbs,
+    /// That of the cluster that was restored.
+    Restored,
+}
+
+/// `pg_hba.conf` of a new cluster: the lines for the bootstrap, behind those that are there; without
+/// any, what is there makes room for the generated ones when initdb wrote it.
+pub(crate) fn first_hba(settings: &Settings, dir: &Path, there: FirstHba) -> Result<(), PgError> {
+    let path = dir.join("pg_hba.conf");
+    let lines = &settings.lifecycle.bootstrap.hba;
+    if lines.is_empty() {
+        return match there {
+            FirstHba::Initdbs => write_durable(&path, conf::HEADER.as_bytes()),
+            FirstHba::Restored => Ok(()),
+        };
+    }
+    let mut text = read_durable(&path)?.unwrap_or_default();
+    text.extend_from_slice(format!("\n{}\n", lines.join("\n")).as_bytes());
+    write_durable(&path, &text)
+}
+
+/// One that somebody else wrote stays, behind the agent's own line, until lines are configured.
+fn write_hba(settings: &Settings, path: &Path, conf: &Effective) -> Result<bool, PgError> {
+    let now = read_durable(path)?.unwrap_or_default();
+    let now = String::from_utf8_lossy(&now);
+    let ours = now.is_empty() || now.starts_with(conf::HEADER);
+    if ours || conf.hba.is_some() {
+        return replace(path, &conf::hba(settings, conf));
+    }
+    if now.starts_with(conf::OWN_ACCESS) {
+        return Ok(false);
+    }
+    replace(path, &conf::hba_of_others(settings, &now))
+}
+
+fn strip_auto_conf(settings: &Settings) -> Result<(), PgError> {
+    let auto = settings.data_dir.join("postgresql.auto.conf");
     let text = read_durable(&auto)?.unwrap_or_default();
     if let Some(kept) = conf::without_controlled(&String::from_utf8_lossy(&text)) {
         tracing::warn!(
@@ -89,28 +177,27 @@ pub(crate) fn write_conf(settings: &Settings, shape: &Shape) -> Result<(), PgErr
     Ok(())
 }
 
-/// `postgresql.conf` and `pg_hba.conf` of a directory, which may not be in its place yet.
-pub(crate) fn write_main_conf(
-    settings: &Settings,
-    data: &Path,
-    shape: &Shape,
-) -> Result<(), PgError> {
-    let (main, base) = (data.join("postgresql.conf"), data.join("postgresql.base.conf"));
-    if !base.exists() && main.exists() {
-        rename_durable(&main, &base)?;
-    } else if !base.exists() {
-        write_durable(&base, b"")?;
-    }
-    replace(&main, &conf::postgresql_conf(settings, shape))?;
-    replace(&data.join("pg_hba.conf"), &conf::hba(settings))
+/// Our `postgresql.conf` as it stands; empty when there is none.
+pub(crate) fn own_conf(settings: &Settings) -> Result<String, PgError> {
+    let text = read_durable(&settings.config_dir.join("postgresql.conf"))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A file that only we read, and that needn't survive a crash.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), PgError> {
+    let mut options = fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).map_err(PgError::io("creating", path))?;
+    file.write_all(text.as_bytes()).map_err(PgError::io("writing", path))
 }
 
 /// Writes a file unless it says that already.
-fn replace(path: &Path, text: &str) -> Result<(), PgError> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<bool, PgError> {
     if read_durable(path)?.is_some_and(|now| now == text.as_bytes()) {
-        return Ok(());
+        return Ok(false);
     }
-    write_durable(path, text.as_bytes())
+    write_durable(path, text.as_bytes())?;
+    Ok(true)
 }
 
 /// Makes the next start that of a standby, or of a primary.

@@ -17,11 +17,14 @@ mod files;
 mod life;
 mod names;
 mod ops;
+mod pending;
 mod script;
 mod server;
 mod settings;
 mod sql;
 mod tool;
+mod vet;
+mod wanted;
 
 pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, discover};
@@ -29,18 +32,21 @@ pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
 pub use facts::Shown;
 pub use names::{parse as parse_names, render as render_names};
+pub use pending::{Pending, PendingChange};
 pub use script::run_command;
 pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings};
+pub use wanted::{COMMAND_LINE, Configuration, Wanted};
 
 /// Parameters that pgherd sets itself; the user's values for them are ignored.
 pub const CONTROLLED: &[&str] = &[
     "cluster_name",
+    "config_file",
     "data_directory",
     "hba_file",
     "hot_standby",
+    "ident_file",
     "listen_addresses",
-    "logging_collector",
     "port",
     "primary_conninfo",
     "primary_slot_name",

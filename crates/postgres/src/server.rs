@@ -9,11 +9,15 @@ use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult};
 use pgherd_core::{Instance, Term, Time};
 use pgherd_guard::Guard;
+use tokio::sync::watch;
 
+use crate::conf::Shape;
 use crate::facts::{Memory, Shown, blocking};
 use crate::life::Fence;
+use crate::pending::Pending;
 use crate::sql::Task;
-use crate::{Peers, PgError, Settings, files};
+use crate::vet::Confs;
+use crate::{Peers, PgError, Settings, Wanted, files};
 
 /// One PostgreSQL and everything the agent holds of it. Dropping it stops nothing: PostgreSQL and
 /// its guard go on.
@@ -22,12 +26,24 @@ pub struct Server {
     _keeper: Task,
     /// How many ends [`Self::exited`] has reported.
     reported: AtomicU64,
+    /// How much news [`Self::pending_restart`] has told.
+    pending_seen: AtomicU64,
 }
 
 /// What the operations share.
 pub(crate) struct Core {
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) peers: Peers,
+    /// What the configuration should be.
+    pub(crate) wanted: Mutex<Wanted>,
+    /// The configurations in use.
+    pub(crate) confs: Mutex<Arc<Confs>>,
+    /// The shape that was written last.
+    pub(crate) shape: Mutex<Option<Shape>>,
+    /// One configuration is tried at a time.
+    pub(crate) trying: tokio::sync::Mutex<()>,
+    /// Counts what may have changed the answer to "what waits for a restart".
+    pub(crate) news: watch::Sender<u64>,
     pub(crate) fence: Fence,
     pub(crate) memory: Memory,
     pub(crate) progress: Mutex<Option<Progress>>,
@@ -35,7 +51,7 @@ pub(crate) struct Core {
     /// The checkpoint after a promotion, which nothing waits for.
     pub(crate) checkpoint: Mutex<Option<Task>>,
     /// One operation at a time.
-    turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
     _lock: File,
 }
 
@@ -81,7 +97,15 @@ impl Server {
         let (core, found) = blocking(move || Core::open(settings, peers)).await??;
         let core = Arc::new(core);
         let keeper = Task::spawn(Arc::clone(&core).keep());
-        Ok((Self { core, _keeper: keeper, reported: AtomicU64::new(0) }, found))
+        Ok((
+            Self {
+                core,
+                _keeper: keeper,
+                reported: AtomicU64::new(0),
+                pending_seen: AtomicU64::new(0),
+            },
+            found,
+        ))
     }
 
     /// Observes. Takes a few milliseconds, and about two seconds at most when PostgreSQL or the disk
@@ -170,6 +194,29 @@ impl Server {
         *self.core.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the configuration should be from now on: every start takes it, and [`Self::bring`]
+    /// brings it to a server that runs.
+    pub fn want(&self, wanted: Wanted) {
+        *self.core.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+    }
+
+    /// Brings what is wanted to the server: tries it, writes it, and has PostgreSQL read it again
+    /// when something changed. Never restarts; what needs that is in [`Self::pending_restart`].
+    /// Gives what could not be taken, in words; each such parameter keeps its last good value. Waits
+    /// for an operation that runs; a kill ends it.
+    ///
+    /// # Errors
+    /// [`PgError`] when it could not be tried or written: call it again then.
+    pub async fn bring(&self) -> Result<Vec<String>, PgError> {
+        self.core.bring().await
+    }
+
+    /// What waits for a restart of PostgreSQL, asked once after everything that can change it: waits
+    /// for that. The first call answers when a server runs. Cancel-safe.
+    pub async fn pending_restart(&self) -> Pending {
+        self.core.pending_restart(&self.pending_seen).await
+    }
+
     /// The data directory's identity.
     ///
     /// # Errors
@@ -205,10 +252,17 @@ impl Core {
             None if pids.is_empty() => Found::Nothing,
             None => Found::Unguarded { pids },
         };
+        let settings = Arc::new(settings);
+        let confs = Confs::untried(&settings, settings.wanted.clone());
         let core = Self {
             hooks: Mutex::new(Arc::new(settings.lifecycle.hooks.clone())),
             settings,
             peers,
+            wanted: Mutex::new(confs.wanted.clone()),
+            confs: Mutex::new(Arc::new(confs)),
+            shape: Mutex::default(),
+            trying: tokio::sync::Mutex::default(),
+            news: watch::Sender::new(0),
             fence,
             memory: Memory::default(),
             progress: Mutex::default(),

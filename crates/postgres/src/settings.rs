@@ -11,6 +11,7 @@ use pgherd_config::Lifecycle;
 use pgherd_core::NodeName;
 
 use crate::discover::Binaries;
+use crate::wanted::Wanted;
 
 /// Everything about one PostgreSQL that doesn't change while the agent runs.
 #[derive(Clone, Debug)]
@@ -41,10 +42,12 @@ pub struct Settings {
     pub replication: Credentials,
     /// Who runs pg_rewind on the source.
     pub rewind: Credentials,
-    /// The user's parameters; those that pgherd controls are ignored ([`crate::CONTROLLED`]).
-    pub parameters: BTreeMap<String, String>,
-    /// The whole of `pg_hba.conf` behind the agent's own line; `None` for the generated default.
-    pub hba: Option<Vec<String>>,
+    /// Passwords for streaming, copying and rewinding, for libpq; written by pgherd, mode 0600.
+    pub passfile: PathBuf,
+    /// Where `postgresql.conf`, `pg_hba.conf` and `pg_ident.conf` are; `data_dir` mostly.
+    pub config_dir: PathBuf,
+    /// The configuration until [`crate::Server::want`] brings another.
+    pub wanted: Wanted,
     /// Networks (CIDR, `samenet`, …) that the generated `pg_hba.conf` admits with passwords,
     /// besides `samehost`.
     pub hba_networks: Vec<String>,
@@ -65,6 +68,9 @@ pub struct Credentials {
     pub username: String,
     /// Its password.
     pub password: Secret,
+    /// libpq's connection options beside host, port, user and password: `sslmode`, `sslrootcert`,
+    /// `channel_binding`, ... (contract 3.3). None of them is a secret: they show in arguments.
+    pub options: BTreeMap<&'static str, String>,
 }
 
 /// A text that no log, error or `Debug` shows.

@@ -148,7 +148,7 @@ fn tool_environment(settings: &Settings) -> Vec<(OsString, OsString)> {
         // Their words are read.
         ("LC_ALL".into(), "C".into()),
         ("HOME".into(), settings.run_dir.clone().into()),
-        ("PGPASSFILE".into(), settings.passfile().into()),
+        ("PGPASSFILE".into(), settings.passfile.clone().into()),
     ];
     for name in ["TZ", "TMPDIR", "LD_LIBRARY_PATH"] {
         all.extend(std::env::var_os(name).map(|value| (name.into(), value)));

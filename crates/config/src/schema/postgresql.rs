@@ -28,66 +28,57 @@ macro_rules! account {
                 Text,
                 "prefer",
                 "libpq's sslmode.",
-            )
-            .unused(NOT_YET),
+            ),
             local(
                 concat!("postgresql.authentication.", $name, ".sslcert"),
                 Path,
                 "",
                 "The client's certificate.",
-            )
-            .unused(NOT_YET),
-            local(concat!("postgresql.authentication.", $name, ".sslkey"), Path, "", "Its key.")
-                .unused(NOT_YET),
+            ),
+            local(concat!("postgresql.authentication.", $name, ".sslkey"), Path, "", "Its key."),
             local(
                 concat!("postgresql.authentication.", $name, ".sslpassword"),
                 Secret,
                 "",
                 "The key's password.",
             )
-            .unused(NOT_YET),
+            .unused("write the key without a password: tools show their arguments"),
             local(
                 concat!("postgresql.authentication.", $name, ".sslrootcert"),
                 Path,
                 "",
                 "Who signs servers' certificates.",
-            )
-            .unused(NOT_YET),
+            ),
             local(
                 concat!("postgresql.authentication.", $name, ".sslcrl"),
                 Path,
                 "",
                 "Certificates that no longer count.",
-            )
-            .unused(NOT_YET),
+            ),
             local(
                 concat!("postgresql.authentication.", $name, ".sslcrldir"),
                 Path,
                 "",
                 "A directory of such.",
-            )
-            .unused(NOT_YET),
+            ),
             local(
                 concat!("postgresql.authentication.", $name, ".gssencmode"),
                 Text,
                 "prefer",
                 "libpq's gssencmode.",
-            )
-            .unused(NOT_YET),
+            ),
             local(
                 concat!("postgresql.authentication.", $name, ".channel_binding"),
                 Text,
                 "prefer",
                 "libpq's channel_binding.",
-            )
-            .unused(NOT_YET),
+            ),
             local(
                 concat!("postgresql.authentication.", $name, ".sslnegotiation"),
                 Text,
                 "postgres",
                 "libpq's sslnegotiation.",
-            )
-            .unused(NOT_YET),
+            ),
         ]
     };
 }
@@ -114,8 +105,7 @@ const OTHERS: [Key; 56] = [
         Path,
         "",
         "The directory of the configuration files; the data directory by default.",
-    )
-    .unused(NOT_YET),
+    ),
     both("postgresql.bin_dir", Path, "", "Where PostgreSQL's programs are; searched when absent.")
         .fixed(),
     both("postgresql.bin_name", Section, "", "Other names of PostgreSQL's programs."),
@@ -134,9 +124,8 @@ const OTHERS: [Key; 56] = [
         Text,
         "postgres",
         "The database that the agent and connection strings name.",
-    )
-    .unused(NOT_YET),
-    local("postgresql.pgpass", Path, "", "The password file.").unused("it is in pgherd.run_dir"),
+    ),
+    local("postgresql.pgpass", Path, "", "The password file; in pgherd.run_dir by default."),
     local("postgresql.authentication", Section, "", "The accounts that pgherd uses."),
     both(
         "postgresql.parameters",

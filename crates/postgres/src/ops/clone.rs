@@ -136,8 +136,8 @@ impl Core {
     }
 
     fn connstring(&self, at: &Address) -> String {
-        let passfile = self.settings.passfile();
-        conninfo(at, &self.settings.replication.username, &passfile.to_string_lossy())
+        let passfile = &self.settings.passfile;
+        conninfo(at, &self.settings.replication, &passfile.to_string_lossy())
     }
 
     /// This node's slot on the source, if it is there and nobody uses it: then the WAL between copy
@@ -183,7 +183,7 @@ impl Core {
             &settings.data_dir,
             connstring.as_deref().unwrap_or_default(),
         );
-        let env = [("PGPASSFILE", settings.passfile().into_os_string())];
+        let env = [("PGPASSFILE", settings.passfile.clone().into_os_string())];
         let mut ran = run_command(&method.run.command, &what, args, &env, None).await;
         if ran.is_ok()
             && let Err(error) = read_control(&settings.data_dir)

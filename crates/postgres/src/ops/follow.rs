@@ -11,8 +11,6 @@ use super::QUICK;
 use super::start::{CHILDREN_POLL, titles_of_children};
 use crate::PgError;
 use crate::conf::{Shape, upstream_of};
-use crate::control::read_control;
-use crate::facts::blocking;
 use crate::life::Life;
 use crate::server::Core;
 use crate::settings::Address;
@@ -33,8 +31,7 @@ impl Core {
         let life = self.running()?;
         let upstream = self.upstream(upstream)?;
         let none = upstream.is_none();
-        let least = self.least().await?;
-        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream), least };
+        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream) };
         let wanted = shape.conninfo(&self.settings);
         self.write_conf(shape).await?;
         self.reload(&life, "primary_conninfo", &wanted).await?;
@@ -78,6 +75,24 @@ impl Core {
         node.map(|node| Ok((node.clone(), self.address(node)?))).transpose()
     }
 
+    /// Whom this replica follows now, where a mistake would cut it off: an upstream whose address
+    /// isn't known is an error.
+    pub(super) async fn upstream_as_it_is(
+        &self,
+        sql: &Sql,
+    ) -> Result<Option<(NodeName, Address)>, PgError> {
+        let query = "SELECT current_setting('primary_conninfo')";
+        let conninfo = sql.cell("reading the upstream", query, QUICK).await?;
+        if conninfo.is_empty() {
+            return Ok(None);
+        }
+        let Some(node) = upstream_of(&conninfo) else {
+            let words = "primary_conninfo is somebody else's";
+            return Err(PgError::failed(PgFailureKind::ToolFailed, words));
+        };
+        self.upstream(Some(&node))
+    }
+
     /// Whom this replica follows now. One whose address isn't known any more: nobody.
     pub(super) async fn upstream_now(
         &self,
@@ -86,12 +101,6 @@ impl Core {
         let query = "SELECT current_setting('primary_conninfo')";
         let node = upstream_of(&sql.cell("reading the upstream", query, QUICK).await?);
         Ok(node.and_then(|node| (self.peers)(&node).map(|address| (node, address))))
-    }
-
-    /// What a standby's parameters must not fall below.
-    pub(super) async fn least(&self) -> Result<Vec<(&'static str, u32)>, PgError> {
-        let data_dir = self.settings.data_dir.clone();
-        Ok(blocking(move || read_control(&data_dir)).await??.least.to_vec())
     }
 }
 

@@ -15,6 +15,7 @@ use super::roles;
 use crate::conf::value;
 use crate::durable::{beside, remove_durable, rename_durable, write_durable};
 use crate::facts::blocking;
+use crate::files::FirstHba;
 use crate::script::run_command;
 use crate::server::Core;
 use crate::settings::Settings;
@@ -58,6 +59,8 @@ impl Core {
         if !output.success {
             return Err(output.failure("initdb", PgFailureKind::ToolFailed));
         }
+        let (core, place) = (Arc::clone(self), new.clone());
+        blocking(move || files::first_hba(&core.settings, &place, FirstHba::Initdbs)).await??;
         if settings.lifecycle.bootstrap.post.is_some() {
             self.finish_privately(&new, Recovery::AsItStands).await?;
         } else {
@@ -97,6 +100,7 @@ impl Core {
         self.finish_privately(&settings.data_dir, recovery).await?;
         let core = Arc::clone(self);
         blocking(move || {
+            files::first_hba(&core.settings, &core.settings.data_dir, FirstHba::Restored)?;
             files::write_signal(&core.settings.data_dir, false)?;
             remove_durable(&core.settings.building_mark())
         })

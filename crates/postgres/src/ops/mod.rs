@@ -1,6 +1,7 @@
 //! The operations, one file each, and what several of them need.
 //! Leaves when to do which to the core.
 
+mod apply;
 mod clone;
 mod follow;
 mod init;
@@ -14,19 +15,21 @@ mod slots;
 mod start;
 mod stop;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgherd_core::NodeName;
-use pgherd_core::postgres::{PgFailureKind, PgOp};
+use pgherd_core::postgres::{PgFailureKind, PgOp, SyncNames};
 use rustix::process::Signal;
 
-use crate::conf::Shape;
+use crate::conf::{Role, Shape, list_text};
 use crate::facts::blocking;
+use crate::files::Changed;
 use crate::life::Life;
 use crate::server::Core;
 use crate::settings::Address;
 use crate::sql::{Sql, literal};
+use crate::vet::Confs;
 use crate::{PgError, files};
 
 /// One query on the local server, when nothing is wrong.
@@ -72,9 +75,29 @@ impl Core {
         })
     }
 
-    async fn write_conf(self: &Arc<Self>, shape: Shape) -> Result<(), PgError> {
+    async fn write_conf(self: &Arc<Self>, shape: Shape) -> Result<Changed, PgError> {
         let core = Arc::clone(self);
-        blocking(move || files::write_conf(&core.settings, &shape)).await?
+        blocking(move || core.write_files(shape)).await?
+    }
+
+    /// Blocks.
+    fn write_files(&self, shape: Shape) -> Result<Changed, PgError> {
+        let confs = self.confs();
+        let conf = confs.of(shape.role());
+        let changed = files::write_conf(&self.settings, conf, &shape);
+        // Whatever was written of it: the next writing is of this shape too.
+        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = Some(shape);
+        changed
+    }
+
+    /// The configurations in use.
+    pub(crate) fn confs(&self) -> Arc<Confs> {
+        Arc::clone(&self.confs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The text of a list.
+    fn list_text(&self, names: &SyncNames, role: Role) -> String {
+        list_text(self.confs().of(role), names)
     }
 
     /// Has the postmaster read its files again, and waits until a new connection shows `value`: the

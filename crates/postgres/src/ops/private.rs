@@ -67,7 +67,15 @@ impl Core {
         data_dir: &Path,
         recovery: Recovery<'_>,
     ) -> Result<PrivateServer, PgError> {
-        let mut options: Vec<String> = PRIVATE.iter().map(|&option| option.to_owned()).collect();
+        if let Err(error) = self.settle().await {
+            tracing::warn!(%error, "the configuration could not be tried; the last one is used");
+        }
+        let confs = self.confs();
+        let line = confs.primary.command_line.iter();
+        let mut options: Vec<String> =
+            line.map(|(name, value)| format!("{name}={value}")).collect();
+        // Of two the later one counts.
+        options.extend(PRIVATE.iter().map(|&option| option.to_owned()));
         let archive = matches!(recovery, Recovery::Archive(_));
         if let Recovery::Archive(parameters) = recovery {
             options.extend(recovery_options(parameters)?);
@@ -104,8 +112,8 @@ impl Core {
         // The socket's directory is ours alone, and what was restored may have other passwords.
         write_durable(hba, b"local all all trust\n")?;
         remove_durable(&data_dir.join("postmaster.pid"))?;
-        let shape = Shape { names: SyncNames::default(), standby: None, least: Vec::new() };
-        files::write_main_conf(settings, data_dir, &shape)?;
+        let shape = Shape { names: SyncNames::default(), standby: None };
+        files::write_conf_in(settings, data_dir, &self.confs().primary, &shape)?;
         if archive {
             remove_durable(&data_dir.join("standby.signal"))?;
             write_durable(&data_dir.join("recovery.signal"), b"")?;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use pgherd_core::postgres::{PgFailureKind, SyncNames};
 
 use super::QUICK;
-use crate::conf::Shape;
+use crate::PgError;
+use crate::conf::{Role, Shape};
 use crate::script::{NO_ARGUMENTS, run_command};
 use crate::server::Core;
 use crate::sql::{Sql, Task};
-use crate::{PgError, names};
 
 /// Between two looks at pg_is_in_recovery(); pg_promote's own wait looks every 100 ms.
 const LOOK: Duration = Duration::from_millis(5);
@@ -26,12 +26,11 @@ impl Core {
         let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
         let query = "SELECT current_setting('synchronous_standby_names')";
         let now = sql.cell("reading the list", query, QUICK).await?;
-        if now != names::render(&first) {
+        let value = self.list_text(&first, Role::Standby);
+        if now != value {
             // Still a standby: its upstream stays as it is until the recovery has ended.
             let standby = Some(self.upstream_now(&sql).await?);
-            let shape = Shape { names: first.clone(), standby, least: self.least().await? };
-            self.write_conf(shape).await?;
-            let value = names::render(&first);
+            self.write_conf(Shape { names: first, standby }).await?;
             self.reload(&life, "synchronous_standby_names", &value).await?;
         }
         sql.rows("promoting", "SELECT pg_promote(false)", QUICK).await?;

@@ -31,8 +31,8 @@ impl Core {
         let again = blocking(move || core.begin_rewind(&core.settings)).await??;
 
         let settings = &self.settings;
-        let passfile = settings.passfile();
-        let source = conninfo(&at, &settings.rewind.username, &passfile.to_string_lossy());
+        let passfile = &settings.passfile;
+        let source = conninfo(&at, &settings.rewind, &passfile.to_string_lossy());
         let tool = Tool::new(settings, "pg_rewind")
             .arg("--progress")
             .arg("-D")

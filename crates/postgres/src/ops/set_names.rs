@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use pgherd_core::postgres::{PgFailureKind, SyncNames};
 
 use super::{POLL, QUICK, within};
-use crate::conf::Shape;
+use crate::PgError;
+use crate::conf::{Role, Shape};
 use crate::life::Life;
 use crate::server::Core;
 use crate::sql::Sql;
-use crate::{PgError, names};
 
 /// A commit of nothing: it writes a commit record and no data.
 const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'pgherd', '')";
@@ -42,6 +42,10 @@ impl Core {
         }
         if !waits {
             life.waits_proven.store(false, Ordering::SeqCst);
+            if !self.list_text(wanted, Role::Primary).is_empty() {
+                // The user's own list, which is nobody's promise.
+                return Ok(());
+            }
             return within(QUICK, "commits that wait for nobody", self.see_no_wait()).await;
         }
         self.walsenders_have_loaded(&sql, &before).await
@@ -65,9 +69,9 @@ impl Core {
         life: &Life,
         wanted: &SyncNames,
     ) -> Result<(), PgError> {
-        let shape = Shape { names: wanted.clone(), standby: None, least: Vec::new() };
-        self.write_conf(shape).await?;
-        self.reload(life, "synchronous_standby_names", &names::render(wanted)).await
+        let text = self.list_text(wanted, Role::Primary);
+        self.write_conf(Shape { names: wanted.clone(), standby: None }).await?;
+        self.reload(life, "synchronous_standby_names", &text).await
     }
 
     /// Commits nothing until a commit is seen to wait, then ends that wait.

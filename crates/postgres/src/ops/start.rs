@@ -1,5 +1,6 @@
 //! Starting through the guard, as primary or replica, and waiting until it takes connections.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use pgherd_guard::GuardSpec;
 use rustix::process::Pid;
 
 use super::POLL;
-use crate::conf::Shape;
+use crate::conf::{Role, Shape};
 use crate::control::read_control;
 use crate::facts::blocking;
 use crate::life::Life;
@@ -34,7 +35,7 @@ impl Core {
     ) -> Result<(), PgError> {
         let waits = !names.names.is_empty();
         let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
-        let shape = Shape { names: first, standby: None, least: Vec::new() };
+        let shape = Shape { names: first, standby: None };
         let (life, sql) = self.start(shape, kills_seen).await?;
         if waits { self.put_names_in_force(&life, &sql, names).await } else { Ok(()) }
     }
@@ -46,10 +47,7 @@ impl Core {
         kills_seen: u64,
     ) -> Result<(), PgError> {
         let upstream = self.upstream(upstream)?;
-        let data_dir = self.settings.data_dir.clone();
-        let control = blocking(move || read_control(&data_dir)).await??;
-        let least = control.least.to_vec();
-        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream), least };
+        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream) };
         self.start(shape, kills_seen).await.map(|_| ())
     }
 
@@ -59,6 +57,9 @@ impl Core {
         kills_seen: u64,
     ) -> Result<(Arc<Life>, Sql), PgError> {
         self.nothing_lives().await?;
+        if let Err(error) = self.settle().await {
+            tracing::warn!(%error, "the configuration could not be tried; the last one is used");
+        }
         self.memory.forget().await;
         let core = Arc::clone(self);
         let (life, log_from) = blocking(move || {
@@ -69,11 +70,13 @@ impl Core {
             }
             files::make_private(&settings.socket_dir)?;
             files::remove_stale_pid_file(settings)?;
-            files::write_conf(settings, &shape)?;
-            files::write_signal(&settings.data_dir, shape.standby.is_some())?;
+            let role = shape.role();
+            core.write_files(shape)?;
+            files::write_signal(&settings.data_dir, role == Role::Standby)?;
+            let command_line = core.command_line(role)?;
             let log_from = std::fs::metadata(&settings.log_file).map_or(0, |log| log.len());
-            let primary = shape.standby.is_none();
-            let life = core.fence.start(core.guard_spec(), primary, kills_seen)?;
+            let spec = core.guard_spec(&command_line);
+            let life = core.fence.start(spec, role == Role::Primary, kills_seen)?;
             Ok((life, log_from))
         })
         .await??;
@@ -81,17 +84,36 @@ impl Core {
         Ok((life, sql))
     }
 
-    fn guard_spec(&self) -> GuardSpec {
+    /// A standby must not have less of some than its primary had (PostgreSQL docs, Hot Standby,
+    /// "Administrator's Overview"): the greater of wanted and pg_control (contract 3.6).
+    fn command_line(&self, role: Role) -> Result<BTreeMap<&'static str, String>, PgError> {
+        let mut all = self.confs().of(role).command_line.clone();
+        if role == Role::Primary {
+            return Ok(all);
+        }
+        for (name, least) in read_control(&self.settings.data_dir)?.least {
+            let wanted = all.get(name).and_then(|value| value.trim().parse().ok());
+            if wanted.is_none_or(|wanted: u32| wanted < least) {
+                all.insert(name, least.to_string());
+            }
+        }
+        Ok(all)
+    }
+
+    fn guard_spec(&self, command_line: &BTreeMap<&'static str, String>) -> GuardSpec {
         let settings = &self.settings;
-        let argv: [OsString; 3] = [
+        let conf = settings.config_dir.join("postgresql.conf");
+        let mut argv: Vec<OsString> = vec![
             settings.bin.program("postgres").into(),
             "-D".into(),
             settings.data_dir.clone().into(),
+            format!("--config-file={}", conf.display()).into(),
         ];
+        argv.extend(command_line.iter().map(|(name, value)| format!("--{name}={value}").into()));
         GuardSpec {
             exe: settings.guard_exe.clone(),
             run_dir: settings.run_dir.clone(),
-            argv: argv.to_vec(),
+            argv,
             env: postmaster_environment(),
             log_file: settings.log_file.clone(),
             // Set from what is armed when it starts.

@@ -25,7 +25,7 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "left_behind_is_found_and_stopped", left_behind);
     trial(trials, "an_interrupted_rewind_is_broken", interrupted_rewind);
     trial(trials, "init_never_overwrites", init_never_overwrites);
-    trial(trials, "a_bad_parameter_is_named", bad_parameter);
+    trial(trials, "a_bad_parameter_is_named_and_left_out", bad_parameter);
     trial(trials, "a_stale_pid_file_is_no_obstacle", stale_pid_file);
     trial(trials, "alter_system_cannot_take_over", alter_system);
     trial(trials, "slots", slots);
@@ -223,10 +223,18 @@ async fn init_never_overwrites() {
 async fn bad_parameter() {
     let herd = Herd::new();
     let mut settings = herd.settings("n1");
-    settings.parameters.insert("work_mem".into(), "a lot".into());
+    settings.wanted.primary.parameters.insert("work_mem".into(), "a lot".into());
     let node = herd.open(settings).await;
     node.done(PgOp::Init).await;
     node.arm_for_ever();
+    node.done(PgOp::StartPrimary { names: list(&[]) }).await;
+    assert_eq!(node.sql("SHOW work_mem").await, "4MB");
+    let problems = node.server.bring().await.unwrap();
+    assert!(problems[0].contains("work_mem") && problems[0].contains("a lot"), "{problems:?}");
+    // What only a start can show fails in PostgreSQL's own words.
+    node.done(PgOp::Stop).await;
+    let base = node.settings.data_dir.join("postgresql.base.conf");
+    std::fs::write(base, "shared_preload_libraries = 'no_such_library'\n").unwrap();
     let result = node.execute(PgOp::StartPrimary { names: list(&[]) }).await;
     let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
     assert_eq!(failure.kind, PgFailureKind::ToolFailed);

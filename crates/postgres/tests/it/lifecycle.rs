@@ -140,8 +140,8 @@ async fn backed_up(herd: &Herd) -> (PathBuf, PathBuf) {
     let mut settings = herd.settings("n1");
     // Whole at once: the file is waited for.
     let copy = format!("cp %p {0}/new && mv {0}/new {0}/%f", archive.display());
-    settings.parameters.insert("archive_mode".into(), "on".into());
-    settings.parameters.insert("archive_command".into(), copy);
+    settings.wanted.primary.parameters.insert("archive_mode".into(), "on".into());
+    settings.wanted.primary.parameters.insert("archive_command".into(), copy);
     let node = herd.open(settings).await;
     node.done(PgOp::Init).await;
     start(&node).await;
@@ -285,7 +285,7 @@ async fn replica_without_leader() {
     method.no_leader = true;
     settings.lifecycle.hooks.create_replica =
         vec![ReplicaMethod::BaseBackup, ReplicaMethod::Custom(with_leader)];
-    settings.parameters.insert("restore_command".into(), restore_command(&archive));
+    settings.wanted.standby.parameters.insert("restore_command".into(), restore_command(&archive));
     let two = herd.open(settings).await;
     let failed = failure(&two, PgOp::Clone { source: None }).await;
     assert!(failed.detail.contains("no_leader"), "{failed:?}");

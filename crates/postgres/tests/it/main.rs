@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod basics;
+mod configuration;
 mod killing;
 mod lifecycle;
 mod node;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     basics::add(&mut trials);
+    configuration::add(&mut trials);
     replication::add(&mut trials);
     killing::add(&mut trials);
     lifecycle::add(&mut trials);

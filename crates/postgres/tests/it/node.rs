@@ -13,7 +13,9 @@ use pgherd_core::postgres::{
 };
 use pgherd_core::{NodeName, Term, Time};
 use pgherd_guard::{Guard, NEVER, boottime_micros, living_in, sweep};
-use pgherd_postgres::{Address, Credentials, Found, Peers, Secret, Server, Settings, discover};
+use pgherd_postgres::{
+    Address, Configuration, Credentials, Found, Peers, Secret, Server, Settings, Wanted, discover,
+};
 use tokio_postgres::{Client, NoTls};
 
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -52,10 +54,12 @@ impl Herd {
         let at = addresses
             .entry(node.clone())
             .or_insert_with(|| Address { host: "127.0.0.1".into(), port: free_port() });
-        let user =
-            |name: &str| Credentials { username: name.into(), password: Secret::new(PASSWORD) };
+        let user = |name: &str| Credentials {
+            username: name.into(),
+            password: Secret::new(PASSWORD),
+            options: BTreeMap::new(),
+        };
         let pg_bin = std::env::var_os("PGHERD_TEST_PG_BIN").map(PathBuf::from);
-        let parameters = [("shared_buffers", "16MB"), ("fsync", "off"), ("max_connections", "30")];
         Settings {
             bin: discover(pg_bin.as_deref()).unwrap(),
             data_dir: dir.join("data"),
@@ -69,8 +73,9 @@ impl Herd {
             superuser: user(SUPERUSER),
             replication: user("replicator"),
             rewind: user("rewinder"),
-            parameters: parameters.map(|(name, value)| (name.into(), value.into())).into(),
-            hba: None,
+            passfile: dir.join("run/pgpass"),
+            config_dir: dir.join("data"),
+            wanted: Wanted::same(configuration()),
             hba_networks: vec!["10.0.0.0/8".into()],
             lifecycle: Lifecycle::default(),
             guard_exe: "/proc/self/exe".into(),
@@ -111,6 +116,18 @@ impl Herd {
         node.done(PgOp::StartReplica { upstream: Some(upstream) }).await;
         node.until_streaming().await;
         node
+    }
+}
+
+/// Small, quick, and with fewer connections than PostgreSQL's default.
+pub(crate) fn configuration() -> Configuration {
+    let texts = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    Configuration {
+        parameters: texts(&[("shared_buffers", "16MB"), ("fsync", "off")]),
+        command_line: texts(&[("max_connections", "30")]),
+        ..Configuration::default()
     }
 }
 
