@@ -116,3 +116,6 @@ fn traces(view: &ClusterView) -> Option<ForeignTerm> {
     let leader = by_sync.map(|(_, leader)| leader.clone());
     (at > Revision(0)).then_some(ForeignTerm { term: Term(at.0), leader })
 }
+
+#[cfg(test)]
+mod tests;

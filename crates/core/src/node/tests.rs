@@ -16,17 +16,17 @@ use crate::peer::{PledgeAnswer, PledgeRefusal};
 use crate::postgres::{ReplicaFacts, RunningFacts};
 use crate::{Instance, LeaseId, RequestId, Revision, SystemId, Timeline};
 
-fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
 }
 
-fn at<T>(revision: u64, value: T) -> Option<Keyed<T>> {
+pub(crate) fn at<T>(revision: u64, value: T) -> Option<Keyed<T>> {
     let at = Revision(revision);
     Some(Keyed { value, created: at, modified: at, lease: None })
 }
 
 /// A cluster of n1 (leader since revision 10), n2 and n3, quorum mode, both replicas voters.
-fn view() -> ClusterView {
+pub(crate) fn view() -> ClusterView {
     let member = MemberRecord {
         state: MemberState::Running,
         role: MemberRole::Replica,
@@ -59,7 +59,7 @@ fn view() -> ClusterView {
     }
 }
 
-fn beat() -> Beat {
+pub(crate) fn beat() -> Beat {
     Beat {
         incarnation: Incarnation(1),
         seq: 4,
@@ -73,7 +73,7 @@ fn beat() -> Beat {
     }
 }
 
-fn replica(at: Time, upstream: Option<&str>, streaming: bool) -> Input {
+pub(crate) fn replica(at: Time, upstream: Option<&str>, streaming: bool) -> Input {
     let role = PgRole::Replica(ReplicaFacts {
         received: Lsn(100),
         replayed: Lsn(100),
@@ -87,14 +87,14 @@ fn replica(at: Time, upstream: Option<&str>, streaming: bool) -> Input {
 }
 
 /// A node, its clock, and what it wants.
-struct Bench {
-    node: Node,
-    now: Time,
+pub(crate) struct Bench {
+    pub(crate) node: Node,
+    pub(crate) now: Time,
     actions: Vec<Action>,
 }
 
 impl Bench {
-    fn replica_n2() -> Self {
+    pub(crate) fn replica_n2() -> Self {
         let config = NodeConfig {
             name: name("n2"),
             nofailover: false,
@@ -115,23 +115,23 @@ impl Bench {
         bench
     }
 
-    fn feed(&mut self, input: Input) {
+    pub(crate) fn feed(&mut self, input: Input) {
         self.node.handle(self.now, input);
         while let Some(action) = self.node.poll_action() {
             self.actions.push(action);
         }
     }
 
-    fn later(&mut self, ms: u64) {
+    pub(crate) fn later(&mut self, ms: u64) {
         self.now += Duration::millis(ms);
     }
 
     /// Takes what was wanted so far.
-    fn take(&mut self) -> Vec<Action> {
+    pub(crate) fn take(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    fn requests(&mut self) -> Vec<(RequestId, StoreRequest)> {
+    pub(crate) fn requests(&mut self) -> Vec<(RequestId, StoreRequest)> {
         let mut requests = Vec::new();
         self.actions.retain(|action| match action {
             Action::Store { id, request } => {
@@ -143,13 +143,13 @@ impl Bench {
         requests
     }
 
-    fn answer_all(&mut self, outcome: impl Fn(&StoreRequest) -> StoreOutcome) {
+    pub(crate) fn answer_all(&mut self, outcome: impl Fn(&StoreRequest) -> StoreOutcome) {
         for (id, request) in self.requests() {
             self.feed(Input::Store { id, outcome: outcome(&request) });
         }
     }
 
-    fn persist_all(&mut self) {
+    pub(crate) fn persist_all(&mut self) {
         let seqs: Vec<u64> = self
             .actions
             .iter()
@@ -160,7 +160,7 @@ impl Bench {
         }
     }
 
-    fn take_txn(&mut self, purpose: Purpose) -> Option<(RequestId, Txn)> {
+    pub(crate) fn take_txn(&mut self, purpose: Purpose) -> Option<(RequestId, Txn)> {
         self.requests().into_iter().find_map(|(id, request)| match request {
             StoreRequest::Txn(txn) if txn.purpose == purpose => Some((id, txn)),
             _ => None,
