@@ -82,6 +82,11 @@ const STEPS: &[Step] = &[
         run: Run::Check(&["sim", "--seeds", "1000"]),
     },
     Step {
+        name: "simulated-patroni",
+        about: "some hundred seeds in which some agents are Patroni",
+        run: Run::Check(&["sim", "--seeds", "400", "--patroni"]),
+    },
+    Step {
         name: "mutants",
         about: "the simulation finds the mistakes that we planted",
         run: Run::Check(&["sim", "mutants"]),

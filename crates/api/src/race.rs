@@ -22,6 +22,7 @@ pub fn answer(body: &Value) -> PatroniAnswer {
     let flag = |value: Option<&Value>| value.and_then(config::boolean).unwrap_or(false);
     PatroniAnswer::Replica {
         lsn: received.unwrap_or_default(),
+        streaming: body.get("replication_state").and_then(Value::as_str) == Some("streaming"),
         timeline: timeline.and_then(|number| u32::try_from(number).ok()).map(Timeline),
         barred: flag(body.get("watchdog_failed"))
             || flag(body.get("tags").and_then(|tags| tags.get("nofailover"))),
@@ -40,13 +41,17 @@ mod tests {
     fn bodies_as_patroni_sends_them() {
         let primary = r#"{"state":"running","role":"primary","xlog":{"location":85031944}}"#;
         assert_eq!(said(primary), PatroniAnswer::Primary);
-        let replica = r#"{"state":"running","role":"replica","timeline":7,"tags":{"foo":"bar"},
+        let replica = r#"{"state":"running","role":"replica","timeline":7,"replication_state":"streaming","tags":{"foo":"bar"},
             "xlog":{"received_location":85032048,"replayed_location":85032040}}"#;
         let lsn = Lsn(85_032_048);
         let timeline = Some(Timeline(7));
-        assert_eq!(said(replica), PatroniAnswer::Replica { lsn, timeline, barred: false });
+        assert_eq!(
+            said(replica),
+            PatroniAnswer::Replica { lsn, timeline, streaming: true, barred: false }
+        );
         let barred = r#"{"wal":{"replayed_location":5},"tags":{"nofailover":true}}"#;
-        let wanted = PatroniAnswer::Replica { lsn: Lsn(5), timeline: None, barred: true };
+        let wanted =
+            PatroniAnswer::Replica { lsn: Lsn(5), timeline: None, streaming: false, barred: true };
         assert_eq!(said(barred), wanted);
         assert_eq!(said(r#"{"state":"stopped","role":"replica"}"#), PatroniAnswer::Down);
     }

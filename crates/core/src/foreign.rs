@@ -24,6 +24,9 @@ impl Node {
             None => known.or_else(|| traces(view)),
         };
         if let Some(foreign) = foreign {
+            if self.foreign_seen.is_none_or(|(term, _)| term != foreign.term) {
+                self.foreign_seen = Some((foreign.term, self.now));
+            }
             self.note_foreign_start(view, foreign.term);
             Arc::make_mut(view).foreign = Some(foreign);
         }
@@ -65,13 +68,26 @@ impl Node {
 
     /// This node's WAL has come, by streaming alone, from the term it was of into this one.
     pub(crate) fn enter_term(&mut self, term: Term) {
-        let lineage = if self.view.foreign.as_ref().is_some_and(|f| f.term == term) {
-            self.continued_terms()
-        } else {
-            Vec::new()
-        };
-        self.durable.wal_lineage = lineage;
+        let foreign = self.view.foreign.as_ref().is_some_and(|f| f.term == term);
+        self.durable.wal_lineage = if foreign { self.continued_terms() } else { Vec::new() };
+        if foreign {
+            self.durable.data_terms = vec![term];
+        }
         self.durable.wal_term = Some(term);
+    }
+
+    /// A foreign leader of a new term may be the one that this node points at already.
+    pub(crate) fn notice_foreign_wal(&mut self) {
+        let term = self.view.foreign.as_ref().map(|f| f.term);
+        let from_it = self.durable.data_from.is_some()
+            && self.durable.data_from.as_ref() == self.other_leader();
+        if let Some(term) = term.filter(|_| self.view.foreign_leader() && from_it)
+            && self.durable.wal_term != Some(term)
+            && !self.durable.data_terms.contains(&term)
+        {
+            self.durable.data_terms.push(term);
+            self.persist();
+        }
     }
 
     /// Who is managed by Patroni. A member whose key is gone may still answer.
@@ -89,7 +105,7 @@ impl Node {
         if let Some(member) = self.patroni.get_mut(from)
             && member.answer.is_none_or(|(before, _)| before <= asked)
         {
-            member.answer = Some((asked, answer));
+            member.before = member.answer.replace((asked, answer));
         }
     }
 

@@ -103,6 +103,8 @@ pub struct Node {
     pub(crate) patroni: BTreeMap<NodeName, PatroniMember>,
     /// The first position that was seen of a foreign leader, in its term.
     pub(crate) foreign_start: Option<(Term, Lsn)>,
+    /// Since when the present foreign leader is known.
+    pub(crate) foreign_seen: Option<(Term, Time)>,
     pub(crate) op: Option<RunningOp>,
     pub(crate) kill: Option<OpId>,
     pub(crate) backoff: Backoff,
@@ -201,6 +203,7 @@ impl Node {
             peers: BTreeMap::new(),
             patroni: BTreeMap::new(),
             foreign_start: None,
+            foreign_seen: None,
             op: None,
             kill: None,
             backoff: Backoff::default(),
@@ -412,6 +415,7 @@ impl Node {
             self.persist();
         }
         self.notice_patroni();
+        self.notice_foreign_wal();
     }
 
     fn on_facts(&mut self, facts: PgFacts) {

@@ -134,6 +134,8 @@ pub enum PatroniAnswer {
         lsn: Lsn,
         /// Its timeline.
         timeline: Option<Timeline>,
+        /// A WAL receiver streams.
+        streaming: bool,
         /// It may not lead (`nofailover`, or its watchdog failed).
         barred: bool,
     },

@@ -217,6 +217,8 @@ impl Node {
             self.unchanged(Key::Config),
             self.unchanged(Key::Leader),
             self.unchanged(Key::Beat),
+            // A foreign reign that came and went meanwhile leaves no other mark.
+            self.unchanged(Key::Status),
         ];
         if self.breaks(Mutant::TakeoverWithoutCompare) {
             compare.clear();

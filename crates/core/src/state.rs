@@ -134,6 +134,8 @@ pub(crate) struct PatroniMember {
     pub(crate) asked: Option<Time>,
     /// Its last answer, and when the question was.
     pub(crate) answer: Option<(Time, PatroniAnswer)>,
+    /// The one before.
+    pub(crate) before: Option<(Time, PatroniAnswer)>,
 }
 
 /// This node's attempt to take over.

@@ -50,8 +50,7 @@ impl World {
                 self.nodes[node].guard.number += 1;
             }
             Action::Send { to, message } => self.send(node, &to, message),
-            // Every agent of this world is ours.
-            Action::AskPatroni { .. } => {}
+            Action::AskPatroni { node: of } => self.ask_patroni(node, &of),
             Action::Persist { seq, record } => self.persist(node, seq, record),
             Action::Decided(decision) => self.decided(node, &decision),
             Action::Exit => {
@@ -240,6 +239,9 @@ impl World {
             let at = (self.queue.now + delay).max(earliest);
             self.nodes[node].agent.watch_arrives = at;
             self.queue.push(at, Event::Watch { node, life, view: view.clone() });
+        }
+        if self.options.patroni != 0 {
+            self.patroni_wakes();
         }
         let delay = self.rng.between(500, 30_000);
         let at = (self.queue.now + delay).max(self.router.arrives);

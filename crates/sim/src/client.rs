@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pgherd_core::cluster::ClusterView;
+use pgherd_core::cluster::{ClusterView, MemberRole};
 use pgherd_core::{Lsn, Term};
 
 use crate::clock::Micros;
@@ -80,10 +80,15 @@ impl World {
             return;
         }
         self.router.revision = view.revision.0;
+        let foreign = view.leader.as_ref().filter(|l| {
+            let member = view.members.get(&l.value).map(|m| m.value.role);
+            view.foreign_leader() && member == Some(MemberRole::Primary)
+        });
         let serving = view
             .current_beat()
             .filter(|b| b.value.serving && b.value.ended.is_none())
             .and(view.leader.as_ref())
+            .or(foreign)
             .and_then(|l| self.index(&l.value));
         let route = serving.zip(view.current_term());
         if route != self.router.route {
@@ -209,6 +214,9 @@ impl World {
             commit.end,
             if waited { "" } else { ", alone" }
         );
+        if self.excused(node) {
+            return; // nobody promised that a Patroni without its lease is fenced
+        }
         invariants::at_ack(self, node, commit, waited);
         self.ledger.acknowledged(commit, waited, now);
     }
@@ -232,7 +240,9 @@ impl World {
         let seen = self.branches.upto(dir.wal, pg.visible);
         invariants::no_visible_commit_vanishes::check(self, node, seen);
         let protected = self.nodes[node].pg.names.waits()
-            && self.store.view().sync.as_ref().is_some_and(|s| s.value.names_voters());
+            && self.store.view().sync.as_ref().is_some_and(|s| s.value.names_voters())
+            // Patroni lets readers in before its voters have what they see.
+            && !self.is_patroni(node);
         if protected {
             self.ledger.seen(seen);
         }

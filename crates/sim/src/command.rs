@@ -18,6 +18,7 @@ cargo sim SEED [--trace]       the same run again, event by event
 cargo sim --seeds N [--from S] so many seeds, from S (default 1)
 cargo sim --minutes M          as many seeds as fit
    --nodes N                   that many nodes (2 to 5) instead of a drawn number
+   --patroni                   some of the nodes have a Patroni instead of ours
    --all                       go on after a violation, one line for each
    --mutant NAME               with one law broken on purpose
 cargo sim mutants [--most N]   each broken law must be noticed within N seeds (default 3000)
@@ -74,6 +75,7 @@ fn parse(words: &[String]) -> Result<Words, String> {
             value.parse().map_err(|_| format!("{word} wants a number, not '{value}'"))
         };
         match word.as_str() {
+            "--patroni" => out.wanted.patroni = true,
             "--trace" => out.wanted.trace = true,
             "--all" => out.all = true,
             "--update" => out.update = true,

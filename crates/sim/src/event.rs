@@ -15,51 +15,139 @@ pub(crate) type Ix = usize;
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// An input for one life of an agent.
-    Agent { node: Ix, life: u32, input: Box<Input> },
+    Agent {
+        node: Ix,
+        life: u32,
+        input: Box<Input>,
+    },
     /// A message from a peer, if the way is still open.
-    Peer { from: Ix, node: Ix, life: u32, input: Box<Input> },
+    Peer {
+        from: Ix,
+        node: Ix,
+        life: u32,
+        input: Box<Input>,
+    },
     /// The agent's named deadline.
-    Tick { node: Ix, life: u32 },
+    Tick {
+        node: Ix,
+        life: u32,
+    },
     /// The agent looks at PostgreSQL; again later when it does so periodically.
-    Observe { node: Ix, life: u32, again: bool },
+    Observe {
+        node: Ix,
+        life: u32,
+        again: bool,
+    },
     /// The supervisor starts the agent.
-    AgentStart { node: Ix },
+    /// Patroni's loop turns.
+    Patroni {
+        /// Where.
+        node: Ix,
+        /// In which life of it.
+        life: u32,
+        /// It goes on from here by itself.
+        again: bool,
+    },
+    AgentStart {
+        node: Ix,
+    },
     /// A record reaches the disk.
-    Persisted { node: Ix, life: u32 },
+    Persisted {
+        node: Ix,
+        life: u32,
+    },
     /// A request reaches the store.
-    StoreArrive { node: Ix, life: u32, id: RequestId, request: Box<StoreRequest>, ask: Ask },
+    StoreArrive {
+        node: Ix,
+        life: u32,
+        id: RequestId,
+        request: Box<StoreRequest>,
+        ask: Ask,
+    },
     /// A watch shows a revision.
-    Watch { node: Ix, life: u32, view: Arc<ClusterView> },
+    Watch {
+        node: Ix,
+        life: u32,
+        view: Arc<ClusterView>,
+    },
     /// A watch that was cut reads anew.
-    WatchResume { node: Ix, life: u32 },
+    WatchResume {
+        node: Ix,
+        life: u32,
+    },
     /// The store looks at its leases.
     StoreScan,
     /// The guard's deadline.
-    Guard { node: Ix, number: u32 },
+    Guard {
+        node: Ix,
+        number: u32,
+    },
     /// The last process of PostgreSQL goes.
-    Killed { node: Ix, pg: u32 },
+    Killed {
+        node: Ix,
+        pg: u32,
+    },
     /// PostgreSQL has started.
-    Started { node: Ix, pg: u32, op: u32 },
+    Started {
+        node: Ix,
+        pg: u32,
+        op: u32,
+    },
     /// A primary's first checkpoint after its promotion.
-    Checkpoint { node: Ix, pg: u32 },
+    Checkpoint {
+        node: Ix,
+        pg: u32,
+    },
     /// The list is seen by some of PostgreSQL's processes.
-    NamesSeen { node: Ix, pg: u32, op: u32 },
+    NamesSeen {
+        node: Ix,
+        pg: u32,
+        op: u32,
+    },
     /// An operation ends.
-    OpEnd { node: Ix, op: u32 },
+    OpEnd {
+        node: Ix,
+        op: u32,
+    },
     /// A replica looks after its WAL receiver.
-    Receiver { node: Ix, pg: u32 },
+    Receiver {
+        node: Ix,
+        pg: u32,
+    },
     /// WAL reaches a replica.
-    Wal { node: Ix, conn: u32, wal: Wal },
+    Wal {
+        node: Ix,
+        conn: u32,
+        wal: Wal,
+    },
     /// A replica's answer reaches its upstream.
-    Reply { node: Ix, of: Ix, conn: u32, flushed: Lsn, replayed: Lsn },
+    Reply {
+        node: Ix,
+        of: Ix,
+        conn: u32,
+        flushed: Lsn,
+        replayed: Lsn,
+    },
     /// An upstream says where it stands, and looks for senders that are gone.
-    Poke { node: Ix, to: Ix, conn: u32 },
+    Poke {
+        node: Ix,
+        to: Ix,
+        conn: u32,
+    },
     /// A connection's other end is gone.
-    Hangup { node: Ix, peer: Ix, conn: u32 },
+    Hangup {
+        node: Ix,
+        peer: Ix,
+        conn: u32,
+    },
     /// A client's next step.
-    Client { client: usize },
+    Client {
+        client: usize,
+    },
     /// The router sees a revision.
-    Router { view: Arc<ClusterView> },
+    Router {
+        view: Arc<ClusterView>,
+    },
     /// The next fault.
     Fault,
     /// A fault ends.
@@ -96,6 +184,7 @@ impl Event {
             | Self::Observe { node, .. }
             | Self::Watch { node, .. }
             | Self::Persisted { node, .. }
+            | Self::Patroni { node, .. }
             | Self::WatchResume { node, .. } => Some((*node, Part::Agent)),
             Self::Guard { node, .. }
             | Self::Killed { node, .. }
@@ -148,6 +237,7 @@ impl Event {
             Self::Fault => 24,
             Self::Mend(_) => 25,
             Self::Operator => 26,
+            Self::Patroni { .. } => 27,
         };
         kind ^ self.target().map_or(0, |(node, _)| (node as u64 + 1) << 5)
     }

@@ -18,6 +18,7 @@ mod machine;
 mod net;
 mod operator;
 mod ops;
+mod patroni;
 mod pg;
 mod postmaster;
 mod queue;

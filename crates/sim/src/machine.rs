@@ -8,6 +8,7 @@ use pgherd_core::{
 
 use crate::clock::{Clock, Micros};
 use crate::event::{Event, Ix, Part};
+use crate::patroni::Patroni;
 use crate::pg::{Hang, Pg, Run};
 use crate::world::{World, note};
 
@@ -74,6 +75,8 @@ pub(crate) struct Machine {
     /// What waits for a thaw.
     pub(crate) held: Vec<(Part, Event)>,
     pub(crate) agent: Agent,
+    /// Instead of an agent of ours.
+    pub(crate) patroni: Patroni,
     pub(crate) guard: Guard,
     pub(crate) pg: Pg,
     pub(crate) ops: Vec<Running>,
@@ -96,6 +99,7 @@ impl Machine {
             paused_at: 0,
             held: Vec::new(),
             agent: Agent::default(),
+            patroni: Patroni::default(),
             guard: Guard::default(),
             pg: Pg::new(),
             ops: Vec::new(),
@@ -113,8 +117,12 @@ impl World {
 
     pub(crate) fn agent_start(&mut self, node: Ix) {
         let machine = &self.nodes[node];
-        if !machine.up || machine.agent.node.is_some() || machine.agent.stopped {
+        let runs = machine.agent.node.is_some() || machine.patroni.alive;
+        if !machine.up || runs || machine.agent.stopped {
             return;
+        }
+        if self.is_patroni(node) {
+            return self.patroni_start(node);
         }
         let config = NodeConfig {
             name: self.names[node].clone(),
@@ -156,7 +164,8 @@ impl World {
 
     /// SIGKILL for the agent alone. The tools that it ran die with it.
     pub(crate) fn agent_crash(&mut self, node: Ix) {
-        if self.nodes[node].agent.node.take().is_none() {
+        let patroni = std::mem::take(&mut self.nodes[node].patroni).alive;
+        if self.nodes[node].agent.node.take().is_none() && !patroni {
             return;
         }
         note!(self, "n{} agent is killed", node + 1);
@@ -264,7 +273,7 @@ impl World {
     // ---- freezing -------------------------------------------------------------------------------
 
     pub(crate) fn agent_freeze(&mut self, node: Ix) {
-        if self.nodes[node].agent.node.is_some() {
+        if self.nodes[node].agent.node.is_some() || self.nodes[node].patroni.alive {
             note!(self, "n{} agent is frozen", node + 1);
             self.nodes[node].agent.frozen = true;
         }

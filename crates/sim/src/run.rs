@@ -28,6 +28,8 @@ pub struct Wanted {
     pub nodes: Option<usize>,
     /// A broken law.
     pub mutant: Option<Mutant>,
+    /// Some nodes' agents are Patroni.
+    pub patroni: bool,
     /// Print every event.
     pub trace: bool,
 }
@@ -86,10 +88,21 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
         mutant: wanted.mutant,
         nofailover,
         clonefrom,
+        patroni: patroni(&mut rng, nodes, wanted),
         clients: true,
         plain_clocks: false,
     };
     (options, length)
+}
+
+/// Some nodes but the first, which founds the cluster.
+fn patroni(rng: &mut Rng, nodes: usize, wanted: Wanted) -> u32 {
+    if !wanted.patroni {
+        return 0;
+    }
+    let others = (1_u32 << nodes) - 2;
+    let some = (rng.next() as u32) & others;
+    if some == 0 { 1 << (nodes - 1) } else { some }
 }
 
 /// Runs one seed. After a violation it runs once more, to have the last events.
@@ -119,6 +132,9 @@ fn once(seed: u64, wanted: Wanted, trace: Trace) -> Outcome {
     );
     if options.nofailover.is_some() {
         words.push_str(", the last may not lead");
+    }
+    if options.patroni != 0 {
+        words.push_str(&format!(", Patroni {:b}", options.patroni));
     }
     let mut world = World::new(options);
     world.trace = trace;
@@ -184,7 +200,8 @@ impl World {
                 self.ask_failover(None, best);
             }
         }
-        if self.violation.is_none() {
+        // Patroni's members need what Patroni needs to go on: only safety is judged there.
+        if self.violation.is_none() && self.options.patroni == 0 {
             let why = self.whole().err().unwrap_or_else(|| "no write succeeds".to_owned());
             self.broken(LIVENESS, why);
         }
@@ -206,8 +223,11 @@ impl World {
     pub(crate) fn whole(&self) -> Result<(), String> {
         let view = self.store.view();
         let leader = self.leader().ok_or("nobody leads")?;
-        let beat = view.current_beat().ok_or("the leader has not beaten")?;
-        if !beat.value.serving {
+        let ours = !view.foreign_leader();
+        if ours && view.current_beat().is_none() {
+            return Err("the leader has not beaten".to_owned());
+        }
+        if ours && view.current_beat().is_some_and(|beat| !beat.value.serving) {
             return Err(format!("n{} does not serve", leader + 1));
         }
         let primaries: Vec<usize> =

@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) nofailover: Option<Ix>,
     /// Tagged `clonefrom`.
     pub(crate) clonefrom: Option<Ix>,
+    /// Nodes whose agent is Patroni, one bit each.
+    pub(crate) patroni: u32,
     /// Clients write by themselves.
     pub(crate) clients: bool,
     /// All clocks are the world's.
@@ -181,6 +183,7 @@ impl World {
             Event::Tick { node, life } => self.agent_tick(node, life),
             Event::Observe { node, life, again } => self.observe(node, life, again),
             Event::AgentStart { node } => self.agent_start(node),
+            Event::Patroni { node, life, again } => self.patroni(node, life, again),
             Event::Persisted { node, life } => self.persisted(node, life),
             Event::StoreArrive { node, life, id, request, ask } => {
                 self.store_arrive(node, life, id, *request, ask);

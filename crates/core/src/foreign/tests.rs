@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::cluster::{Accession, ClusterView, ForeignTerm, Purpose, Status, TermRecord};
 use crate::node::tests::{Bench, at, name, replica, view};
 use crate::peer::PatroniAnswer;
+use crate::postgres::{PgOp, PgOpResult};
 use crate::{
     Action, Duration, Input, Lsn, NodeName, Policy, Revision, SynchronousMode, Term, Timeline,
 };
@@ -63,6 +64,16 @@ fn stand(bench: &mut Bench) -> bool {
     false
 }
 
+/// The key goes, and the node stops pointing at whoever held it.
+fn let_go(bench: &mut Bench) {
+    bench.feed(Input::View(Arc::new(gone())));
+    let follow = bench.take_operation().expect("an operation");
+    assert_eq!(follow.1, PgOp::Follow { upstream: None });
+    bench.feed(Input::OpDone { id: follow.0, result: PgOpResult::Done });
+    bench.later(10);
+    bench.feed(replica(bench.now, None, false));
+}
+
 #[test]
 fn a_leader_key_newer_than_the_term_is_a_term_of_its_own() {
     let view = led_by_patroni();
@@ -117,8 +128,7 @@ fn a_former_leader_does_not_return_over_a_term_that_it_slept_through() {
 fn nobody_stands_before_patroni_was_asked_nor_past_a_running_primary() {
     let mut bench = follower();
     bench.take();
-    bench.feed(Input::View(Arc::new(gone())));
-    bench.feed(replica(bench.now, None, false));
+    let_go(&mut bench);
     assert!(asked(&mut bench).contains(&name("n1")));
     assert!(!stand(&mut bench), "the answer is waited for");
     let answer = |bench: &mut Bench, answer| {
@@ -129,16 +139,16 @@ fn nobody_stands_before_patroni_was_asked_nor_past_a_running_primary() {
     assert!(!stand(&mut bench), "it still runs");
     let lsn = Lsn(101);
     let timeline = Some(Timeline(1));
-    answer(&mut bench, PatroniAnswer::Replica { lsn, timeline, barred: false });
+    answer(&mut bench, PatroniAnswer::Replica { lsn, timeline, streaming: false, barred: false });
     assert!(!stand(&mut bench), "it is ahead");
-    answer(&mut bench, PatroniAnswer::Replica { lsn, timeline, barred: true });
+    answer(&mut bench, PatroniAnswer::Replica { lsn, timeline, streaming: false, barred: true });
     assert!(stand(&mut bench), "it may not lead");
 }
 
 #[test]
 fn silence_of_a_patroni_member_is_waited_for_once() {
     let mut bench = follower();
-    bench.feed(Input::View(Arc::new(gone())));
+    let_go(&mut bench);
     assert!(!stand(&mut bench));
     bench.later(Duration::secs(2).as_millis());
     assert!(stand(&mut bench), "unreachable is not no");

@@ -160,6 +160,15 @@ impl Bench {
         }
     }
 
+    /// Takes the operation that was ordered, and leaves the rest.
+    pub(crate) fn take_operation(&mut self) -> Option<(OpId, PgOp)> {
+        let at = self.actions.iter().position(|a| matches!(a, Action::Postgres { .. }))?;
+        match self.actions.remove(at) {
+            Action::Postgres { id, op, .. } => Some((id, op)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn take_txn(&mut self, purpose: Purpose) -> Option<(RequestId, Txn)> {
         self.requests().into_iter().find_map(|(id, request)| match request {
             StoreRequest::Txn(txn) if txn.purpose == purpose => Some((id, txn)),

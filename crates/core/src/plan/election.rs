@@ -117,7 +117,7 @@ impl Node {
                 Some(Reason::StartingReplica)
             }
             Pg::Facts(facts) => match &facts.state {
-                PgState::Running(_) => None,
+                PgState::Running(_) => self.let_go_of_foreign(),
                 PgState::Stopped(control)
                     if self.was_last_leader() && Self::primary_data(control) =>
                 {
@@ -156,6 +156,17 @@ impl Node {
             self.start_op(PgOp::Clone { source: None });
         }
         Reason::RestoringBackup
+    }
+
+    /// The next term may be the same node's, on another history: it is followed anew, by what its
+    /// keys say then.
+    fn let_go_of_foreign(&mut self) -> Option<Reason> {
+        let points = self.replica().is_some_and(|r| r.upstream.is_some());
+        if !points || !self.view.foreign_over() {
+            return None;
+        }
+        self.start_op(PgOp::Follow { upstream: None });
+        Some(Reason::WaitingForLeader)
     }
 
     // === returning ===

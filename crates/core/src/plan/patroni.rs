@@ -30,7 +30,7 @@ impl Node {
                 Some(PatroniAnswer::Primary) => {
                     return Some(Reason::PrimaryStillRuns(name.clone()));
                 }
-                Some(PatroniAnswer::Replica { lsn, timeline: theirs, barred }) => {
+                Some(PatroniAnswer::Replica { lsn, timeline: theirs, barred, .. }) => {
                     let counts = !barred && self.may_succeed(name);
                     if counts && is_ahead((theirs, lsn), (timeline, mine.lsn)) {
                         return Some(Reason::AnotherIsAhead(name.clone()));
@@ -62,12 +62,28 @@ impl Node {
         let voters = self.patroni.keys().filter(|name| sync.value.voters.contains_key(*name));
         let vote = |name: &NodeName| match self.patroni_said(name, since)? {
             PatroniAnswer::Replica { lsn, timeline: theirs, .. } => {
-                let good = lsn > Lsn::ZERO && !is_ahead((theirs, lsn), (timeline, mine.lsn));
+                let behind = lsn > Lsn::ZERO && !is_ahead((theirs, lsn), (timeline, mine.lsn));
+                let good = behind && !self.patroni_receives(name, since);
                 good.then(|| (name.clone(), Position { term: mine.term, lsn }))
             }
             PatroniAnswer::Primary | PatroniAnswer::Down | PatroniAnswer::Unreachable => None,
         };
         voters.filter_map(vote).collect()
+    }
+
+    /// It still gets WAL, so that the PostgreSQL of a leader of ours lives: its guard ends that, and only
+    /// a machine whose clock was held is late. A stream alone proves nothing: it can be dead for as long
+    /// as `wal_receiver_timeout`. Of Patroni's leaders only the lease tells.
+    fn patroni_receives(&self, node: &NodeName, since: Time) -> bool {
+        let Some(member) = self.patroni.get(node).filter(|_| !self.view.foreign_over()) else {
+            return false;
+        };
+        let (Some((_, now)), before) = (member.answer, member.before) else { return false };
+        let PatroniAnswer::Replica { streaming: true, lsn, .. } = now else { return false };
+        !before.is_some_and(|(asked, answer)| {
+            asked >= since
+                && matches!(answer, PatroniAnswer::Replica { lsn: then, .. } if then == lsn)
+        })
     }
 
     /// A Patroni candidate that a request names, and that can still come.

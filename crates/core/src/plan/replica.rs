@@ -12,6 +12,9 @@ use crate::{Duration, Lsn, NodeName, Timeline};
 /// Not streaming for this long from a leader that is ready: the data is looked at harder.
 const NOT_STREAMING: Duration = Duration::secs(30);
 
+/// A Patroni leader has written its member key anew within this, whatever its `loop_wait`.
+const MEMBER_KEY: Duration = Duration::secs(30);
+
 /// How this node's WAL stands to the leader's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lineage {
@@ -317,7 +320,7 @@ impl Node {
         let clean = control.state == ControlState::ShutDown;
         match self.branch_of(control.timeline, beat) {
             None => Lineage::Unknown,
-            Some(Branch::Current) => Lineage::SameNumber,
+            Some(Branch::Current) => self.same_number(),
             Some(Branch::Ended(at)) if clean && control.checkpoint < at => Lineage::Same,
             Some(Branch::Ended(_) | Branch::NotThere) => Lineage::Diverged,
         }
@@ -326,6 +329,7 @@ impl Node {
     fn lineage(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {
         let Some(branch) = self.branch_of(timeline, beat) else { return Lineage::Unknown };
         match branch {
+            Branch::Current if self.number_deceives() => self.same_number(),
             Branch::Current => Lineage::Same,
             Branch::Ended(at) if end <= at => Lineage::Same,
             Branch::Ended(_) | Branch::NotThere => Lineage::Diverged,
@@ -340,6 +344,24 @@ impl Node {
         let Some(record) = self.view.term.as_ref().map(|t| &t.value) else { return false };
         let mut mine = self.durable.data_terms.iter().chain(&self.durable.wal_term);
         mine.any(|term| *term < now && !record.continues(*term))
+    }
+
+    /// A foreign leader that followed another has been promoted since, so its timeline is a new one.
+    /// When it is this data's though, which came from another leader, two promotions made the same number.
+    fn number_deceives(&self) -> bool {
+        let leader = self.other_leader();
+        self.view.foreign_leader()
+            && self.durable.data_from.is_some()
+            && self.durable.data_from.as_ref() != leader
+    }
+
+    /// A foreign leader's member key may still tell of what it was before its promotion.
+    fn same_number(&self) -> Lineage {
+        let seen = self.foreign_seen.map_or(self.born, |(_, at)| at);
+        if self.view.foreign_leader() && !self.passed(seen, MEMBER_KEY) {
+            return Lineage::Unknown;
+        }
+        Lineage::SameNumber
     }
 
     fn branch_of(&self, timeline: Timeline, beat: &Beat) -> Option<Branch> {

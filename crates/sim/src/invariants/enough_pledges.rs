@@ -27,6 +27,10 @@ pub(crate) fn check(world: &mut World, before: &ClusterView, after: &ClusterView
             if let Some(candidate) = world.index(&record.value.leader) {
                 mask |= 1 << candidate;
             }
+            // While nobody holds the key, a Patroni that is no further has agreed; whether it was,
+            // `no_lost_commit` judges.
+            let patroni = if before.leader.is_none() { world.options.patroni } else { 0 };
+            mask |= patroni;
             let count = sync.value.voters.keys().filter_map(|name| world.index(name));
             let have = count.filter(|ix| mask & (1 << ix) != 0).count() as u32;
             let needed = sync.value.quorum + 1;

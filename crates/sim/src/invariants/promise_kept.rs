@@ -27,7 +27,7 @@ pub(crate) fn check_given(world: &mut World, node: Ix, ballot: Revision) {
 fn live(world: &World, ballot: Revision) -> bool {
     let view = world.store.view();
     view.claim.as_ref().is_some_and(|c| c.modified == ballot && !c.value.withdrawn)
-        && view.current_term().is_none_or(|t| t.0 < ballot.0)
+        && world.ledger.leaders.keys().next_back().is_none_or(|t| t.0 < ballot.0)
 }
 
 /// A replica received WAL.

@@ -23,7 +23,7 @@ impl World {
     /// Looks whether a writable PostgreSQL has outlived its term's proof.
     pub(crate) fn check_belief(&mut self, node: Ix) {
         let machine = &self.nodes[node];
-        if !machine.pg.writable() || machine.frozen || !machine.up {
+        if !machine.pg.writable() || machine.frozen || !machine.up || self.is_patroni(node) {
             return;
         }
         let paused = self.store.view().config.as_ref().is_some_and(|c| c.value.pause);

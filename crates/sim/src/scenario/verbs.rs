@@ -12,7 +12,7 @@ use crate::world::{Options, World, seconds};
 
 /// The verbs, for who writes a scenario.
 pub(crate) const VERBS: &str = "\
-cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [clonefrom NODE] [seed S]
+cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [clonefrom NODE] [patroni nX] [seed S]
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
 crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | unhang NODES
@@ -338,6 +338,7 @@ impl Stage {
 fn cluster(words: &[&str]) -> Result<World, String> {
     let mut policy = Policy::default();
     let mut seed = 1;
+    let mut patroni = 0;
     let mut clonefrom = None;
     let mut rest = words.iter();
     let count = rest.next().and_then(|n| n.parse().ok()).filter(|n| (1..=5).contains(n));
@@ -352,6 +353,10 @@ fn cluster(words: &[&str]) -> Result<World, String> {
             "ttl" => policy.ttl = Duration(duration(value()?)?),
             "count" => policy.synchronous_node_count = number(value()?)? as u32,
             "lag" => policy.maximum_lag_on_failover = number(value()?)?,
+            "patroni" => {
+                let node = value()?.strip_prefix('n').unwrap_or_default();
+                patroni |= 1 << (number(node)?.clamp(1, 5) - 1);
+            }
             "seed" => seed = number(value()?)?,
             "clonefrom" => clonefrom = Some((number(value()?)?.max(1) - 1) as Ix),
             other => return Err(format!("a cluster has no '{other}'")),
@@ -364,6 +369,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
         mutant: None,
         nofailover: None,
         clonefrom,
+        patroni,
         clients: true,
         plain_clocks: true,
     };
