@@ -131,13 +131,12 @@ impl Source {
     }
 }
 
-/// The variable, or the first line of the file that `NAME_FILE` names.
+/// The first line of the file that `NAME_FILE` names, or the variable itself.
 fn word_or_file(words: Words<'_>, name: &str) -> Result<Option<String>, SourceError> {
-    if let Some(word) = words(name).filter(|word| !word.is_empty()) {
-        return Ok(Some(word));
-    }
     let variable = format!("{name}_FILE");
-    let Some(path) = words(&variable).filter(|path| !path.is_empty()) else { return Ok(None) };
+    let Some(path) = words(&variable).filter(|path| !path.is_empty()) else {
+        return Ok(words(name).filter(|word| !word.is_empty()));
+    };
     match std::fs::read_to_string(Path::new(&path)) {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(source) => Err(SourceError::File { variable, path, source }),

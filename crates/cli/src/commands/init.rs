@@ -128,10 +128,9 @@ fn completed(mut config: Config) -> Outcome<(Config, String)> {
 }
 
 fn password() -> Outcome<Option<String>> {
-    if let Ok(password) = std::env::var("PGPASSWORD") {
-        return Ok(Some(password));
-    }
-    let Ok(path) = std::env::var("PGPASSWORD_FILE") else { return Ok(None) };
+    let Ok(path) = std::env::var("PGPASSWORD_FILE") else {
+        return Ok(std::env::var("PGPASSWORD").ok());
+    };
     let text = std::fs::read_to_string(&path).map_err(|error| {
         Failure::refused("PGPASSWORD_FILE", format!("{path} can't be read: {error}"))
     })?;
