@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgherd_api::rest::{ExplainBody, paths};
 use pgherd_api::{Cluster, MemberInfo};
 
-use super::{Ctl, url_of};
+use super::{Ctl, Source, url_of};
 use crate::output::Outcome;
 use crate::up::Progress;
 
@@ -34,7 +34,12 @@ impl Watch {
     /// Looks once. A look that fails is none: what is waited for decides how it ends.
     pub(super) async fn look(&mut self, ctl: &mut Ctl) -> Outcome<Option<Cluster>> {
         let Ok(cluster) = ctl.read().await else { return Ok(None) };
-        for line in self.progress.take(&cluster) {
+        // An agent's word has no terms.
+        let lines = match ctl.source {
+            Source::Store { .. } => self.progress.take(&cluster),
+            Source::Agent(_) => self.progress.take_members(&cluster),
+        };
+        for line in lines {
             self.tell(ctl, &line)?;
         }
         Ok(Some(cluster))

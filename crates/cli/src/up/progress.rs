@@ -41,6 +41,13 @@ impl Progress {
         lines
     }
 
+    /// The members' lines alone, of a cluster whose terms aren't known.
+    pub(crate) fn take_members(&mut self, cluster: &Cluster) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.members(cluster, &mut lines);
+        lines
+    }
+
     fn members(&mut self, cluster: &Cluster, lines: &mut Vec<String>) {
         for (name, info) in current_members(cluster, self.since) {
             let label = label(info);

@@ -115,8 +115,8 @@ fn a_settings_file_gets_all_its_mistakes_named() {
     let output = pgherd(&["router", text(&file)]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("router.yml: line 1: scope: this key is needed"), "{said}");
-    assert!(said.contains("line 1: scop: unknown key; did you mean 'scope'?"), "{said}");
+    assert!(said.contains("router.yml:1: scope: this key is needed"), "{said}");
+    assert!(said.contains("router.yml:1: scop: unknown key; did you mean 'scope'?"), "{said}");
     assert!(said.contains("etcd3.hosts: expected HOST:PORT"), "{said}");
 }
 
