@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pgherd_config::Secret;
 use pgherd_config::rest::{RestClient, RestTls, VerifyClient};
+use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -150,14 +151,35 @@ fn key(path: &Path, password: Option<&Secret>) -> Result<PrivateKeyDer<'static>,
     if let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) {
         return Ok(key);
     }
-    let encrypted = pem.windows(9).any(|part| part == b"ENCRYPTED");
-    match (encrypted, password) {
-        (false, _) => Err(TlsError::Empty { path: path.to_owned(), wanted: "private key" }),
-        (true, _) => {
-            let why = "encrypted keys are not supported; store it decrypted, for its owner only";
-            Err(TlsError::Encrypted { path: path.to_owned(), why: why.to_owned() })
+    let text = String::from_utf8_lossy(&pem);
+    match (encrypted_block(&text), password) {
+        (Some(block), Some(password)) => decrypted(block, password)
+            .map_err(|why| TlsError::Encrypted { path: path.to_owned(), why: why.to_string() }),
+        (Some(_), None) => {
+            let why = "its password is not set (keyfile_password)".to_owned();
+            Err(TlsError::Encrypted { path: path.to_owned(), why })
         }
+        (None, _) if text.contains("ENCRYPTED") => {
+            let why = "not in PKCS#8 form; 'openssl pkcs8 -topk8' converts it".to_owned();
+            Err(TlsError::Encrypted { path: path.to_owned(), why })
+        }
+        (None, _) => Err(TlsError::Empty { path: path.to_owned(), wanted: "private key" }),
     }
+}
+
+/// The encrypted key of a file that may hold certificates too.
+fn encrypted_block(text: &str) -> Option<&str> {
+    const END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
+    let begin = text.find("-----BEGIN ENCRYPTED PRIVATE KEY-----")?;
+    let end = text[begin..].find(END)?;
+    Some(&text[begin..begin + end + END.len()])
+}
+
+fn decrypted(block: &str, password: &Secret) -> Result<PrivateKeyDer<'static>, pkcs8::Error> {
+    let (_, document) = SecretDocument::from_pem(block)?;
+    let key = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())?;
+    let key = key.decrypt(password.reveal())?;
+    Ok(PrivateKeyDer::Pkcs8(key.as_bytes().to_vec().into()))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -255,3 +255,27 @@ fn what_is_wrong_with_a_file_is_said() {
     let words = tls::server(&swapped).unwrap_err().to_string();
     assert!(words.ends_with("holds no private key in PEM form"), "{words}");
 }
+
+#[test]
+fn an_encrypted_key_needs_its_password() {
+    let Some(authority) = Authority::new() else { return };
+    authority.openssl(&[
+        "pkcs8",
+        "-topk8",
+        "-in",
+        "server.key",
+        "-out",
+        "locked.key",
+        "-passout",
+        "pass:tiger",
+    ]);
+    let open = |password: Option<&str>| {
+        let mut files = authority.server(VerifyClient::None).tls.unwrap();
+        files.keyfile = Some(authority.path("locked.key"));
+        files.keyfile_password = password.map(Secret::new);
+        tls::server(&files).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(open(Some("tiger")), Ok(()));
+    assert!(open(Some("lion")).unwrap_err().contains("can't be decrypted"));
+    assert!(open(None).unwrap_err().ends_with("its password is not set (keyfile_password)"));
+}
