@@ -412,6 +412,7 @@ impl Agent {
         let Some(cluster) = &self.cluster else { return };
         self.peers.follow(cluster.members());
         self.patroni.follow(cluster.members());
+        self.store.members(cluster.members());
         self.postgres.follow(cluster.members());
         if let Some(hooks) = self.hooks.news(cluster) {
             self.callbacks.set(hooks.callbacks.clone());
@@ -471,6 +472,7 @@ impl Agent {
             leads: self.node.leads(),
             belief_until: self.node.belief_until(),
             serving: self.node.serving(),
+            failsafe: self.node.failsafe_active(),
             peers: self.peers_seen(),
             operation: self.operation.map(|(_, what)| what),
             last_failure: self.last_failure.clone(),

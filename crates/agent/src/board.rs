@@ -40,6 +40,8 @@ pub(crate) struct Board {
     pub(crate) belief_until: Option<Time>,
     /// Clients may write here.
     pub(crate) serving: bool,
+    /// The members confirm this leader, while the store is away.
+    pub(crate) failsafe: bool,
     pub(crate) peers: Vec<PeerSeen>,
     /// What runs on PostgreSQL.
     pub(crate) operation: Option<&'static str>,

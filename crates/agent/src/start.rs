@@ -206,6 +206,7 @@ fn encoder(settings: &Settings) -> Encoder {
             ..MemberSelf::default()
         },
         founding_config: settings.founding_config.clone(),
+        ..Encoder::default()
     }
 }
 
@@ -291,6 +292,7 @@ fn first_board(node: &Node, incarnation: Incarnation) -> Board {
         leads: None,
         belief_until: None,
         serving: false,
+        failsafe: false,
         peers: Vec::new(),
         operation: None,
         last_failure: None,

@@ -1,12 +1,13 @@
 //! The store's lane: one task per request, so that a renewal never waits behind anything; and the
 //! core's transactions in the store's words.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd_api::{Change, Encoder, Keys, MemberSelf, Record};
+use pgherd_api::{Change, Encoder, Keys, MemberInfo, MemberSelf, Record};
 use pgherd_config::{StoreSettings, StoreTls};
 use pgherd_core::cluster::{Compare, Op, Purpose, Txn, Value};
-use pgherd_core::{LeaseId, RequestId, Revision, StoreOutcome, StoreRequest};
+use pgherd_core::{LeaseId, NodeName, RequestId, Revision, StoreOutcome, StoreRequest};
 use pgherd_store::{
     Client, Credentials, DISCOVERY_INTERVAL, Error, Event, InvalidEndpoint, KeyValue, Options,
     Refusal, Snapshot, TlsFiles,
@@ -85,6 +86,12 @@ impl StoreLane {
     /// What the member key says beside the core's record, to be changed.
     pub(crate) fn member(&mut self) -> &mut MemberSelf {
         &mut self.encoder.member
+    }
+
+    /// Where the members are, as the store has it now.
+    pub(crate) fn members(&mut self, members: &BTreeMap<NodeName, MemberInfo>) {
+        let url = |info: &MemberInfo| info.api_url.clone().unwrap_or_default();
+        self.encoder.api_urls = members.iter().map(|(n, info)| (n.clone(), url(info))).collect();
     }
 
     /// Sends a request; the answer comes out of [`Self::next`].

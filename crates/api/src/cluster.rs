@@ -273,9 +273,6 @@ struct Side<'a> {
 fn put(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, record: &Record) {
     let bytes = record.value.as_slice();
     let Some(key) = std::str::from_utf8(&record.key).ok().and_then(|path| keys.parse(path)) else {
-        if is_failsafe(keys, &record.key) {
-            *side.failsafe = serde_json::from_slice(bytes).ok();
-        }
         return;
     };
     match key {
@@ -308,6 +305,12 @@ fn put(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, record: &Record
             view.history = decode::history(bytes).map(|lines| keyed(record, lines));
             *side.history = serde_json::from_slice(bytes).ok();
         }
+        Key::Failsafe => {
+            let map: Option<Value> = serde_json::from_slice(bytes).ok();
+            view.failsafe =
+                Some(keyed(record, map.as_ref().map(decode::names).unwrap_or_default()));
+            *side.failsafe = map;
+        }
         Key::Member(name) => {
             let info = decode::member(&name, bytes);
             view.members.insert(name.clone(), keyed(record, decode::member_record(&info)));
@@ -318,9 +321,6 @@ fn put(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, record: &Record
 
 fn delete(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, path: &[u8]) {
     let Some(key) = std::str::from_utf8(path).ok().and_then(|path| keys.parse(path)) else {
-        if is_failsafe(keys, path) {
-            *side.failsafe = None;
-        }
         return;
     };
     match key {
@@ -344,15 +344,15 @@ fn delete(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, path: &[u8])
             view.history = None;
             *side.history = None;
         }
+        Key::Failsafe => {
+            view.failsafe = None;
+            *side.failsafe = None;
+        }
         Key::Member(name) => {
             view.members.remove(&name);
             side.members.remove(&name);
         }
     }
-}
-
-fn is_failsafe(keys: &Keys, path: &[u8]) -> bool {
-    path.strip_prefix(keys.prefix().as_bytes()) == Some(b"failsafe")
 }
 
 fn keyed<T>(record: &Record, value: T) -> Keyed<T> {

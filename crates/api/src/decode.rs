@@ -2,7 +2,7 @@
 //! unknown fields, and text that is no JSON at all. What can't be read is absent, never an error:
 //! a key that somebody broke must not stop a node from looking at the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_core::cluster::{
     FailoverRequest, HistoryLine, Initialize, MemberRecord, MemberRole, MemberState, Status,
@@ -153,6 +153,12 @@ pub(crate) fn member(name: &NodeName, bytes: &[u8]) -> MemberInfo {
         checkpoint_after_promote: map.get("checkpoint_after_promote").and_then(config::boolean),
         pgherd: text("pgherd"),
     }
+}
+
+/// The names in a map such as `failsafe`.
+pub(crate) fn names(map: &Value) -> BTreeSet<NodeName> {
+    let keys = map.as_object().into_iter().flat_map(|map| map.keys());
+    keys.filter_map(|name| NodeName::new(name).ok()).collect()
 }
 
 /// What the core wants of a member.

@@ -43,6 +43,8 @@ pub struct PendingChange {
 pub struct Encoder {
     /// For the node's own member key.
     pub member: MemberSelf,
+    /// Where each member's REST API is, for `failsafe`.
+    pub api_urls: BTreeMap<NodeName, String>,
     /// What a new cluster's `config` says beside the core's settings (`postgresql.parameters`, ...).
     pub founding_config: Map<String, serde_json::Value>,
 }
@@ -71,6 +73,11 @@ impl Encoder {
             Value::Failover(None) => Ok(b"{}".to_vec()),
             Value::Failover(Some(request)) => failover(request, None),
             Value::History(lines) => history(lines),
+            Value::Failsafe(names) => {
+                let url = |name: &NodeName| self.api_urls.get(name).cloned().unwrap_or_default();
+                let map: BTreeMap<&NodeName, String> = names.iter().map(|n| (n, url(n))).collect();
+                serde_json::to_vec(&map)
+            }
             Value::Member(record) => self.member(record),
         }
     }

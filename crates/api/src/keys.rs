@@ -63,6 +63,7 @@ impl Keys {
             Key::Status => "status",
             Key::Failover => "failover",
             Key::History => "history",
+            Key::Failsafe => "failsafe",
             Key::Member(name) => return format!("{}members/{name}", self.prefix),
         };
         format!("{}{relative}", self.prefix)
@@ -83,6 +84,7 @@ impl Keys {
             "status" => Key::Status,
             "failover" => Key::Failover,
             "history" => Key::History,
+            "failsafe" => Key::Failsafe,
             other => Key::Member(NodeName::new(other.strip_prefix("members/")?).ok()?),
         })
     }

@@ -71,6 +71,9 @@ pub struct PatroniStatus {
     /// Nobody holds the leader key.
     #[serde(skip_serializing_if = "is_false")]
     pub cluster_unlocked: bool,
+    /// The members confirm this leader, while the store is away.
+    #[serde(skip_serializing_if = "is_false")]
+    pub failsafe_mode_is_active: bool,
     /// Management is paused.
     #[serde(skip_serializing_if = "is_false")]
     pub pause: bool,

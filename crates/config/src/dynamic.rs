@@ -18,6 +18,7 @@ pub fn patroni_defaults() -> Policy {
         synchronous_mode_strict: false,
         synchronous_node_count: 1,
         primary_start_timeout: Duration::secs(300),
+        failsafe_mode: false,
         pause: false,
     }
 }
@@ -46,6 +47,7 @@ pub fn to_json(policy: &Policy) -> Map<String, Value> {
     put("synchronous_mode_strict", json!(policy.synchronous_mode_strict));
     put("synchronous_node_count", json!(policy.synchronous_node_count));
     put("primary_start_timeout", seconds(policy.primary_start_timeout));
+    put("failsafe_mode", json!(policy.failsafe_mode));
     if policy.pause {
         put("pause", json!(true));
     }
@@ -77,6 +79,7 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
         primary_start_timeout: start_timeout
             .or_else(legacy_timeout)
             .unwrap_or(defaults.primary_start_timeout),
+        failsafe_mode: flag("failsafe_mode"),
         pause: flag("pause"),
     }
 }

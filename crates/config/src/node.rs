@@ -241,6 +241,7 @@ fn policy(dcs: &Section<'_>) -> Policy {
         synchronous_mode_strict: strict.unwrap_or(d.synchronous_mode_strict),
         synchronous_node_count: count.unwrap_or(d.synchronous_node_count),
         primary_start_timeout: start.unwrap_or(d.primary_start_timeout),
+        failsafe_mode: dcs.optional("failsafe_mode", parse::boolean).unwrap_or(d.failsafe_mode),
         pause: dcs.optional("pause", parse::boolean).unwrap_or(false),
     }
 }

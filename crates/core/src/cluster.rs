@@ -2,7 +2,7 @@
 //! Leaves bytes and JSON to `api`, and the wire to `store`. Key names and meanings: contract
 //! section 1; `term`, `beat` and `claim` are ours (docs/protocol.md).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,8 @@ pub struct ClusterView {
     pub failover: Option<Keyed<FailoverRequest>>,
     /// `history`.
     pub history: Option<Keyed<Vec<HistoryLine>>>,
+    /// `failsafe`: the names in it.
+    pub failsafe: Option<Keyed<BTreeSet<NodeName>>>,
     /// `members/*`.
     pub members: BTreeMap<NodeName, Keyed<MemberRecord>>,
     /// The latest reign of an agent that writes no `term` (Patroni's), when it is newer than `term`.
@@ -89,6 +91,8 @@ pub enum Key {
     Failover,
     /// `history`.
     History,
+    /// `failsafe`.
+    Failsafe,
     /// `members/<name>`.
     Member(NodeName),
 }
@@ -116,6 +120,8 @@ pub enum Value {
     Failover(Option<FailoverRequest>),
     /// For [`Key::History`].
     History(Vec<HistoryLine>),
+    /// For [`Key::Failsafe`]: the names; their addresses are the shell's.
+    Failsafe(BTreeSet<NodeName>),
     /// For [`Key::Member`].
     Member(MemberRecord),
 }
@@ -387,6 +393,8 @@ pub enum Purpose {
     PublishSync,
     /// Change `history`.
     PublishHistory,
+    /// Change `failsafe`.
+    PublishFailsafe,
     /// Say what this node is.
     PublishMember,
     /// Answer an operator's request by emptying it.
@@ -462,6 +470,7 @@ impl ClusterView {
             Key::Status => self.status.as_ref().map(|k| k.modified),
             Key::Failover => self.failover.as_ref().map(|k| k.modified),
             Key::History => self.history.as_ref().map(|k| k.modified),
+            Key::Failsafe => self.failsafe.as_ref().map(|k| k.modified),
             Key::Member(name) => self.members.get(name).map(|k| k.modified),
         };
         revision.unwrap_or_default()

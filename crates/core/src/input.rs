@@ -199,6 +199,9 @@ pub struct Durable {
     /// Management was paused when last heard of: without the store, PostgreSQL is left alone.
     #[serde(default)]
     pub paused: bool,
+    /// The latest promise to a leader to stay out of other terms.
+    #[serde(default)]
+    pub hold: Option<Hold>,
     /// The greatest term that this node has seen: it never goes back behind it.
     pub term_seen: Option<Term>,
     /// The latest reign of an agent that writes no `term`.
@@ -219,4 +222,16 @@ pub struct Promise {
     pub candidate: NodeName,
     /// Against which term.
     pub against: Option<Term>,
+}
+
+/// A hold given: for the ttl from its receipt, this node has no part in another term. A node that
+/// starts counts from its start.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// The term that is held.
+    pub term: Term,
+    /// Whose it is.
+    pub leader: NodeName,
+    /// For how long.
+    pub ttl: Duration,
 }

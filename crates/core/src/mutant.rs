@@ -36,11 +36,15 @@ pub enum Mutant {
     TakeoverWithoutCompare,
     /// Opens for clients before the voters have the end of recovery.
     ServesTooEarly,
+    /// A member forgets that it holds the leader's term.
+    HoldForgotten,
+    /// A leader without the store goes on with one hold fewer than needed.
+    OneHoldTooFew,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::DeadlineFromReply,
         Self::NoFence,
         Self::PromoteWithoutKey,
@@ -57,5 +61,7 @@ impl Mutant {
         Self::NeverRewinds,
         Self::TakeoverWithoutCompare,
         Self::ServesTooEarly,
+        Self::HoldForgotten,
+        Self::OneHoldTooFew,
     ];
 }

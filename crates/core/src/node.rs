@@ -1,19 +1,19 @@
 //! One node: feed it inputs, drain its actions. See the crate's description for the order of calls.
 //! This file takes inputs in and keeps the state; `requests` talks to the store, `plan` decides.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::cluster::ClusterView;
+use crate::cluster::{ClusterView, SyncState};
 use crate::input::{Action, Durable, Input, OpId};
 use crate::mutant::Mutant;
-use crate::peer::{PeerBeat, PeerLost, PeerMessage};
+use crate::peer::{PeerBeat, PeerLost};
 use crate::policy::Policy;
-use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
+use crate::postgres::PgOp;
 use crate::reason::{Decision, Reason, Situation};
 use crate::state::{
-    Asked, Attempt, Candidacy, Lease, PatroniMember, Peer, Pending, Pg, Reign, RequestKind,
-    Restart, RunningOp, Silence,
+    Asked, Attempt, Candidacy, Lease, PatroniMember, Peer, Pending, Pg, Reign, Restart, RunningOp,
+    Silence,
 };
 use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Term, Time};
 
@@ -115,6 +115,14 @@ pub struct Node {
     pub(crate) in_vain: Option<(Revision, Time)>,
     /// A change of `sync` has an unknown outcome: it may still land.
     pub(crate) sync_uncertain: bool,
+    /// The latest `sync` that was sent, until the view shows it or it was refused.
+    pub(crate) sent_sync: Option<SyncState>,
+    /// Names that were sent for `failsafe`, until the view shows them.
+    pub(crate) sent_failsafe: BTreeSet<NodeName>,
+    /// Until when this node holds another's term.
+    pub(crate) held_until: Time,
+    /// A promise to hold that waits to be on disk: to whom, of which term, asked when.
+    pub(crate) hold_answer: Option<(NodeName, Term, Time)>,
     /// What stands is written again to settle that: it says nothing of who has caught up.
     pub(crate) sync_rewriting: bool,
     pub(crate) candidacy: Option<Candidacy>,
@@ -174,6 +182,8 @@ impl Node {
             situation: Situation::Starting,
             reason: Reason::WaitingForStore,
         };
+        // How much of it has passed is lost with the process: it is served in full.
+        let held_until = durable.hold.as_ref().map_or(now, |hold| now + hold.ttl.percent(101));
         Self {
             config,
             incarnation,
@@ -212,6 +222,10 @@ impl Node {
             in_vain: None,
             sync_uncertain: false,
             sync_rewriting: false,
+            sent_sync: None,
+            sent_failsafe: BTreeSet::new(),
+            held_until,
+            hold_answer: None,
             candidacy: None,
             stand_back_until: Time::default(),
             refused_until: Time::default(),
@@ -302,16 +316,21 @@ impl Node {
     }
 
     /// Until when this node believes that it leads: counted from the sending of the last confirmed
-    /// beat or renewal, whichever is earlier (docs/protocol.md, Belief).
+    /// beat or renewal, whichever is earlier (docs/protocol.md, Belief), or of what enough members
+    /// have answered (Failsafe), whichever is later.
     #[must_use]
     pub fn belief_until(&self) -> Option<Time> {
         let reign = self.reign.as_ref().filter(|r| r.ended.is_none())?;
-        let Lease::Held { id, confirmed, .. } = self.lease else { return None };
-        if id != reign.lease {
-            return None;
-        }
+        let proof = self.store_proof().max(self.held_since())?;
         let margin = reign.ttl.percent(1) + Duration::millis(100);
-        Some(confirmed.min(reign.confirmed) + (reign.ttl - margin))
+        Some(proof + (reign.ttl - margin))
+    }
+
+    /// When the store's last proof of this reign was sent: the earlier of lease and beat.
+    pub(crate) fn store_proof(&self) -> Option<Time> {
+        let reign = self.reign.as_ref().filter(|r| r.ended.is_none())?;
+        let Lease::Held { id, confirmed, .. } = self.lease else { return None };
+        (id == reign.lease).then(|| confirmed.min(reign.confirmed))
     }
 
     /// Clients may write here, as far as this node knows.
@@ -360,155 +379,6 @@ impl Node {
     #[must_use]
     pub fn durable(&self) -> &Durable {
         &self.durable
-    }
-
-    // === inputs ===
-
-    fn advance(&mut self, now: Time) {
-        let gap = now.since(self.now);
-        if gap > STALLED {
-            for peer in self.peers.values_mut() {
-                peer.heard += gap;
-            }
-            self.stream_lost = self.stream_lost.map(|at| at + gap);
-        }
-        self.now = self.now.max(now);
-    }
-
-    fn on_view(&mut self, mut view: Arc<ClusterView>) {
-        if self.seen_view && view.revision <= self.view.revision {
-            return;
-        }
-        self.add_foreign_term(&mut view);
-        let leader = view.modified(&crate::cluster::Key::Leader);
-        let beat = view.modified(&crate::cluster::Key::Beat);
-        // That the key's lease expired is no sign of life.
-        let expired = leader == Revision(0) && beat == self.silence.beat;
-        let moved = leader != self.silence.leader || beat != self.silence.beat;
-        if !self.seen_view || (moved && !expired) {
-            self.silence = Silence { leader, beat, since: self.now };
-        }
-        let asked = view.modified(&crate::cluster::Key::Failover);
-        if self.asked_failover.0 != asked {
-            self.asked_failover = (asked, self.now);
-        }
-        let claimed = view.modified(&crate::cluster::Key::Claim);
-        if self.claim_seen.0 != claimed {
-            self.claim_seen = (claimed, self.now);
-        }
-        self.seen_view = true;
-        self.view = view;
-        self.pending.retain(|p| p.kind != RequestKind::Read);
-        self.notice_term();
-        self.check_reign();
-    }
-
-    /// Remembers the greatest term seen.
-    fn notice_term(&mut self) {
-        let term = self.view.current_term();
-        let paused = self.policy().pause;
-        let foreign = self.view.foreign != self.durable.foreign;
-        if term > self.durable.term_seen || paused != self.durable.paused || foreign {
-            self.durable.term_seen = self.durable.term_seen.max(term);
-            self.durable.paused = paused;
-            self.durable.foreign.clone_from(&self.view.foreign);
-            self.persist();
-        }
-        self.notice_patroni();
-        self.notice_foreign_wal();
-    }
-
-    fn on_facts(&mut self, facts: PgFacts) {
-        if facts.at < self.facts_from {
-            return;
-        }
-        if let PgState::Running(running) = &facts.state
-            && let PgRole::Replica(replica) = &running.role
-        {
-            let before = self.wal_advanced.map_or(Lsn::ZERO, |(lsn, _)| lsn);
-            if self.wal_advanced.is_none() || replica.received > before {
-                self.wal_advanced = Some((replica.received, facts.at));
-            }
-            self.stream_lost =
-                if replica.streaming { None } else { self.stream_lost.or(Some(self.now)) };
-            if replica.streaming {
-                self.backoff.repaired = false;
-            }
-        } else {
-            self.wal_advanced = None;
-            self.stream_lost = None;
-        }
-        self.busy_since = match &facts.state {
-            PgState::NotAccepting(_) => self.busy_since.or(Some(self.now)),
-            PgState::Absent
-            | PgState::Broken(_)
-            | PgState::Stopped(_)
-            | PgState::Unresponsive { .. }
-            | PgState::Running(_) => None,
-        };
-        match &facts.state {
-            PgState::Stopped(_) => self.maybe_alive = false,
-            PgState::Running(_) | PgState::NotAccepting(_) | PgState::Unresponsive { .. } => {
-                self.maybe_alive = true;
-            }
-            PgState::Absent | PgState::Broken(_) => {}
-        }
-        self.pg = Pg::Facts(facts);
-        self.learn_wal_term();
-    }
-
-    fn on_exited(&mut self) {
-        self.facts_from = self.now;
-        self.pg = Pg::Exited;
-    }
-
-    fn on_empty(&mut self) {
-        self.facts_from = self.now;
-        self.maybe_alive = self.op.is_some();
-        self.pg = Pg::Empty;
-    }
-
-    fn on_op_done(&mut self, id: OpId, result: &PgOpResult) {
-        if self.kill == Some(id) {
-            self.kill = None;
-            self.facts_from = self.now;
-            let dead = *result == PgOpResult::Done;
-            self.maybe_alive = !dead;
-            self.pg = if dead { Pg::Empty } else { Pg::Unknown };
-            return;
-        }
-        let Some(running) = self.op.take_if(|running| running.id == id) else { return };
-        self.facts_from = self.now;
-        self.pg = Pg::Unknown;
-        self.note_result(&running, result);
-    }
-
-    fn on_peer(&mut self, from: NodeName, message: PeerMessage) {
-        match message {
-            PeerMessage::Beat(beat) => {
-                self.peers
-                    .insert(from, Peer { beat, heard: self.now, said: self.now, lost: false });
-            }
-            PeerMessage::AskPledge { ballot } => {
-                self.asked = Some(Asked { from, ballot, at: self.now });
-            }
-            PeerMessage::Pledge { ballot, answer } => {
-                if let Some(candidacy) = &mut self.candidacy
-                    && candidacy.ballot == Some(ballot)
-                {
-                    candidacy.answers.insert(from, answer);
-                }
-            }
-        }
-    }
-
-    /// A repair or copy under way is given up for a new copy.
-    fn reinitialize_now(&mut self) {
-        self.reinitialize = self.reign.is_none();
-        let op = self.op.as_ref().map(|running| &running.op);
-        if self.reinitialize && matches!(op, Some(PgOp::Clone { .. } | PgOp::Rewind { .. })) {
-            self.kill_now();
-        }
     }
 
     // === outputs ===
@@ -587,5 +457,6 @@ impl Node {
     }
 }
 
+mod inputs;
 #[cfg(test)]
 pub(crate) mod tests;

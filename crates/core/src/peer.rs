@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, Instance, Lsn, NodeName, Revision, Term, Timeline};
+use crate::{Duration, Incarnation, Instance, Lsn, NodeName, Revision, Term, Time, Timeline};
 
 /// One message between two agents.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -24,6 +24,22 @@ pub enum PeerMessage {
         ballot: Revision,
         /// Yes with the position, or no with the reason.
         answer: PledgeAnswer,
+    },
+    /// "Stay out of any other term than mine for the ttl": the leader, when the store is away.
+    Hold {
+        /// Its term.
+        term: Term,
+        /// For how long, from receipt.
+        ttl: Duration,
+        /// When it asks, on its own clock; comes back in the answer.
+        at: Time,
+    },
+    /// Yes: it is on disk.
+    Held {
+        /// The term that is held.
+        term: Term,
+        /// When it was asked.
+        at: Time,
     },
 }
 
@@ -119,6 +135,8 @@ pub enum PledgeRefusal {
     Stopping,
     /// It leads, or is about to.
     Leads,
+    /// It promised the leader to hold its term.
+    Holds,
 }
 
 /// What a Patroni agent's REST API says of its PostgreSQL (contract 2.6): what Patroni's own

@@ -20,6 +20,8 @@ pub struct Policy {
     pub synchronous_node_count: u32,
     /// How long a crashed primary may take to start again in place.
     pub primary_start_timeout: Duration,
+    /// Without the store, the leader goes on while the members confirm it.
+    pub failsafe_mode: bool,
     /// Maintenance: nothing is promoted, demoted, started or stopped.
     pub pause: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Policy {
             synchronous_mode_strict: false,
             synchronous_node_count: 1,
             primary_start_timeout: Duration::secs(300),
+            failsafe_mode: true,
             pause: false,
         }
     }

@@ -138,6 +138,14 @@ pub enum Reason {
     NotAVoter,
     /// `sync` names nobody: only the former leader surely has every commit.
     OnlyFormerLeader,
+    /// An operator named this node, but the leader gives signs of life.
+    LeaderLives,
+    /// The leader asked this node to hold its term while the store was away.
+    Holding,
+    /// `failsafe` doesn't name this node: the leader may go on without asking it.
+    NotInFailsafe,
+    /// The store is away; the members confirm this leader.
+    Failsafe,
     /// This node is too far behind (`maximum_lag_on_failover`).
     TooFarBehind,
     /// `nofailover`.
@@ -220,6 +228,7 @@ impl fmt::Display for PledgeRefusal {
             Self::NoPosition => "its PostgreSQL can't say how far it got",
             Self::Stopping => "it is stopping",
             Self::Leads => "it leads",
+            Self::Holds => "it promised the leader to hold its term while the store is away",
         })
     }
 }
@@ -255,6 +264,7 @@ impl fmt::Display for Reason {
 
 impl Reason {
     /// The sentence of a reason that carries no value; empty for those that do.
+    #[expect(clippy::too_many_lines, reason = "one line for each reason")]
     fn sentence(&self) -> &'static str {
         match self {
             Self::WaitingForStore => "the store has not answered yet",
@@ -307,6 +317,10 @@ impl Reason {
             Self::OnlyFormerLeader => {
                 "'sync' names no voter; only the former leader surely has every commit"
             }
+            Self::LeaderLives => "an operator named this node, but the leader gives signs of life",
+            Self::Holding => "holds the leader's term, as it asked while the store was away",
+            Self::NotInFailsafe => "'failsafe' does not name this node",
+            Self::Failsafe => "primary; the store is away, and the members confirm this leader",
             Self::TooFarBehind => "further behind than maximum_lag_on_failover",
             Self::NotElectable => "tagged nofailover",
             Self::NoPosition => "the end of the local WAL is not known yet",

@@ -1,6 +1,8 @@
 //! Talking to the store: which transactions exist, what each compares, and what their answers mean.
 //! Leaves when to send them to `plan`.
 
+use std::collections::BTreeMap;
+
 use crate::cluster::{
     Accession, Beat, Claim, Compare, FailoverRequest, HistoryLine, Initialize, Key, Op, Purpose,
     ReignEnd, Status, SyncState, TermRecord, Txn, Value,
@@ -188,16 +190,20 @@ impl Node {
 
     /// A change that only this term may make.
     pub(crate) fn under_term(&mut self, purpose: Purpose, key: Key, value: Value) {
+        self.txn_under_term(purpose, &key.clone(), Op::Put(key, value, None));
+    }
+
+    pub(crate) fn txn_under_term(&mut self, purpose: Purpose, key: &Key, op: Op) {
         let Some(term) = self.leads() else { return };
         let mut compare = Self::still_mine(term);
         compare.push(self.unchanged(key.clone()));
-        self.txn(purpose, compare, vec![Op::Put(key, value, None)]);
+        self.txn(purpose, compare, vec![op]);
     }
 
     /// Takes the leader key under a new term. Compares everything that the decision rests on: a
     /// beat, a pause, another list or another claim in between refuses it.
     pub(crate) fn take_over(&mut self, by: Accession, ballot: Option<Revision>, carried: bool) {
-        let Some(lease) = self.fresh_lease() else { return };
+        let Some(lease) = self.fresh_lease().filter(|_| !self.holds()) else { return };
         let me = self.config.name.clone();
         let policy = self.policy().clone();
         let old = self.view.sync.as_ref().map(|s| s.value.clone()).unwrap_or_default();
@@ -219,6 +225,7 @@ impl Node {
             self.unchanged(Key::Beat),
             // A foreign reign that came and went meanwhile leaves no other mark.
             self.unchanged(Key::Status),
+            self.unchanged(Key::Failsafe),
         ];
         if self.breaks(Mutant::TakeoverWithoutCompare) {
             compare.clear();
@@ -432,6 +439,9 @@ impl Node {
         self.note_answer(purpose, applied);
         if purpose == Purpose::PublishSync {
             self.note_rewrite(applied);
+            if matches!(outcome, StoreOutcome::Refused | StoreOutcome::NotSent) {
+                self.sent_sync = None;
+            }
             self.sync_uncertain =
                 *outcome == StoreOutcome::Unknown || (self.sync_uncertain && applied.is_none());
         }
@@ -478,6 +488,7 @@ impl Node {
                 | Purpose::WithdrawClaim
                 | Purpose::PublishSync
                 | Purpose::PublishHistory
+                | Purpose::PublishFailsafe
                 | Purpose::ClearFailover,
                 _,
             ) => {
@@ -514,6 +525,8 @@ impl Node {
         self.attempts.clear();
         let before = self.reign.take().filter(|_| attempt.serving);
         let start = before.as_ref().and_then(|r| r.start).or_else(|| self.carried_start(&attempt));
+        let said = self.view.beat.as_ref().map_or(0, |b| b.value.timelines_ended);
+        let timelines_ended = before.as_ref().map_or(said, |r| r.timelines_ended);
         let list = before.map_or_else(ListState::default, |r| r.list);
         self.reign = Some(Reign {
             term,
@@ -524,7 +537,7 @@ impl Node {
             confirmed: attempt.sent,
             next_beat: self.now,
             start,
-            timelines_ended: self.view.beat.as_ref().map_or(0, |b| b.value.timelines_ended),
+            timelines_ended,
             gate: attempt.gated.then_some(Revision(term.0)),
             serving: attempt.serving,
             promoted: false,
@@ -534,6 +547,8 @@ impl Node {
             slots: None,
             list,
             handover: None,
+            holds: BTreeMap::new(),
+            next_hold: self.now,
             was_primary: attempt.serving,
         });
         self.candidacy = None;

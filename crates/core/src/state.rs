@@ -84,6 +84,9 @@ pub(crate) struct Reign {
     pub(crate) slots: Option<Vec<NodeName>>,
     pub(crate) list: ListState,
     pub(crate) handover: Option<HandOver>,
+    /// Who holds this term: when the question that was answered was sent.
+    pub(crate) holds: BTreeMap<NodeName, Time>,
+    pub(crate) next_hold: Time,
     /// PostgreSQL has been primary in this reign: its end is a death, not a beginning.
     pub(crate) was_primary: bool,
 }

@@ -119,6 +119,7 @@ fn show(view: &mut ClusterView, key: &Key, entry: &Entry<Value>) {
         Value::Status(v) => view.status = Some(keyed(entry, v.clone())),
         Value::Failover(v) => view.failover = v.clone().map(|v| keyed(entry, v)),
         Value::History(v) => view.history = Some(keyed(entry, v.clone())),
+        Value::Failsafe(v) => view.failsafe = Some(keyed(entry, v.clone())),
         Value::Member(v) => {
             if let Key::Member(name) = key {
                 view.members.insert(name.clone(), keyed(entry, v.clone()));
@@ -139,6 +140,7 @@ fn forget(view: &mut ClusterView, key: &Key) {
         Key::Status => view.status = None,
         Key::Failover => view.failover = None,
         Key::History => view.history = None,
+        Key::Failsafe => view.failsafe = None,
         Key::Member(name) => drop(view.members.remove(name)),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgherd_core::cluster::{ClusterView, Key, Op, Txn, Value};
+use pgherd_core::cluster::{ClusterView, Key, Op, SyncState, Txn, Value};
 use pgherd_core::{Duration, LeaseId, Lsn, Revision, Term, Time};
 
 use crate::clock::Micros;
@@ -22,6 +22,8 @@ pub(crate) struct Belief {
     lease: Option<LeaseId>,
     /// When each lease's last applied renewal was sent.
     leases: BTreeMap<LeaseId, Time>,
+    /// Who holds the term, and when the leader asked, on its clock.
+    pub(crate) holds: BTreeMap<Ix, Time>,
     /// It has let go.
     pub(crate) ended: bool,
 }
@@ -32,11 +34,18 @@ impl Belief {
         *known = (*known).max(sent);
     }
 
-    /// The end of belief on the node's clock: the earlier of the two proofs and 99 % of the ttl.
-    pub(crate) fn deadline(&self) -> Option<Time> {
+    pub(crate) fn held(&mut self, by: Ix, term: Term, at: Time) {
+        if self.term == Some(term) {
+            let known = self.holds.entry(by).or_default();
+            *known = (*known).max(at);
+        }
+    }
+
+    /// When the store's last proof was sent: the earlier of the two.
+    fn store_proof(&self) -> Option<Time> {
         self.term?;
         let lease = self.lease.and_then(|l| self.leases.get(&l)).copied().unwrap_or_default();
-        Some(self.beat.min(lease) + self.ttl.percent(99))
+        Some(self.beat.min(lease))
     }
 }
 
@@ -150,6 +159,40 @@ impl Ledger {
 }
 
 impl World {
+    /// The end of a node's belief on its clock: 99 % of the ttl after the store's proof, or after the
+    /// members' word, by what really happened.
+    pub(crate) fn belief_ends(&self, node: Ix) -> Option<Time> {
+        let belief = &self.ledger.beliefs[node];
+        let proof = belief.store_proof()?.max(self.members_word(node).unwrap_or_default());
+        Some(proof + belief.ttl.percent(99))
+    }
+
+    /// The end of belief by the store's proofs alone.
+    pub(crate) fn store_ends(&self, node: Ix) -> Option<Time> {
+        let belief = &self.ledger.beliefs[node];
+        Some(belief.store_proof()? + belief.ttl.percent(99))
+    }
+
+    /// The latest moment such that whoever could elect another has since promised not to.
+    fn members_word(&self, node: Ix) -> Option<Time> {
+        let view = self.store.view();
+        let holds = &self.ledger.beliefs[node].holds;
+        let word = |ix: Ix| {
+            if ix == node { Time::NEVER } else { holds.get(&ix).copied().unwrap_or_default() }
+        };
+        let others = |sync: &SyncState| sync.voters.keys().any(|n| self.index(n) != Some(node));
+        let named = view.sync.as_ref().map(|s| &s.value).filter(|s| others(s));
+        if let Some(sync) = named.filter(|_| self.synchronous()) {
+            // A ballot wins with quorum + 1: the best that it could gather is the earliest words.
+            let mut words: Vec<Time> =
+                sync.voters.keys().filter_map(|n| self.index(n)).map(word).collect();
+            words.sort_unstable();
+            return words.get(sync.quorum as usize).copied();
+        }
+        let map = view.failsafe.as_ref().map(|map| &map.value)?;
+        map.iter().filter_map(|n| self.index(n)).map(word).min()
+    }
+
     /// What an applied transaction means for terms and beliefs.
     pub(crate) fn ledger_applied(
         &mut self,
@@ -171,6 +214,7 @@ impl World {
                     belief.lease = *lease;
                     if belief.term != term {
                         belief.term = term;
+                        belief.holds.clear();
                         belief.ended = false;
                     }
                 }

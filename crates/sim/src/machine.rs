@@ -58,6 +58,9 @@ pub(crate) struct Running {
     pub(crate) anyway: bool,
 }
 
+/// What a kill may need, and the moment that a look takes.
+const KILL: Micros = 150_000;
+
 /// One machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -70,6 +73,8 @@ pub(crate) struct Machine {
     pub(crate) thawed_at: Micros,
     /// A hypervisor held it since its last proof.
     pub(crate) held_clock: bool,
+    /// On its own clock, when a hypervisor last let it go on: what it counts from before is wrong.
+    pub(crate) held_until: Time,
     /// When it last acknowledged something believing that management is paused.
     pub(crate) paused_at: Micros,
     /// What waits for a thaw.
@@ -96,6 +101,7 @@ impl Machine {
             refuses: false,
             thawed_at: 0,
             held_clock: false,
+            held_until: Time::default(),
             paused_at: 0,
             held: Vec::new(),
             agent: Agent::default(),
@@ -113,6 +119,17 @@ impl Machine {
 const OBSERVE: Micros = 100_000;
 
 impl World {
+    /// In maintenance nothing fences; who was frozen in it may not know yet that it is over. When it
+    /// hears of it, it kills.
+    pub(crate) fn believes_in_pause(&mut self, node: Ix) -> bool {
+        let now = self.queue.now;
+        let machine = &mut self.nodes[node];
+        if machine.agent.node.as_ref().is_some_and(|n| n.durable().paused) {
+            machine.paused_at = now;
+        }
+        machine.paused_at > 0 && now - machine.paused_at < KILL
+    }
+
     // ---- the agent ------------------------------------------------------------------------------
 
     pub(crate) fn agent_start(&mut self, node: Ix) {
@@ -305,6 +322,7 @@ impl World {
         machine.frozen = false;
         machine.thawed_at = self.queue.now;
         if held {
+            machine.held_until = machine.clock.at(machine.frozen_at);
             machine.clock.offset -= (self.queue.now - machine.frozen_at) as i64;
             machine.held_clock = true;
         }

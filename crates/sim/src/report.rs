@@ -51,6 +51,8 @@ pub(crate) fn input(input: &Input) -> Option<String> {
             PeerMessage::Pledge { ballot, answer } => {
                 format!("{from} answers {ballot}: {}", pledge(answer))
             }
+            PeerMessage::Hold { term, .. } => format!("{from} asks to hold term {term}"),
+            PeerMessage::Held { term, .. } => format!("{from} holds term {term}"),
         },
         Input::PeerLost(lost) => format!("{lost:?}"),
         Input::Patroni { from, answer, .. } => format!("{from} (Patroni) says {answer:?}"),
@@ -126,6 +128,8 @@ pub(crate) fn action(action: &Action) -> Option<String> {
             PeerMessage::Pledge { ballot, answer } => {
                 format!("answers {to} {ballot}: {}", pledge(answer))
             }
+            PeerMessage::Hold { term, .. } => format!("asks {to} to hold term {term}"),
+            PeerMessage::Held { term, .. } => format!("tells {to} that it holds term {term}"),
         },
         Action::AskPatroni { node } => format!("asks {node} (Patroni)"),
         Action::Persist { seq, record } => format!("persist {seq}: {record:?}"),

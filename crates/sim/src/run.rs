@@ -76,6 +76,7 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
         synchronous_mode_strict: rng.permille(400),
         synchronous_node_count: if rng.permille(200) { most as u32 } else { 1 },
         primary_start_timeout: Duration::secs(rng.between(5, 300)),
+        failsafe_mode: rng.permille(600),
         pause: false,
     };
     let length = rng.between(30_000_000, 120_000_000);

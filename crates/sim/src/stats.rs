@@ -56,6 +56,8 @@ counters! {
     shutdown: "orderly stop",
     reinitialize: "reinitialize asked",
     restart: "restart asked",
+    held: "hold given",
+    failsafe: "write acknowledged without the store",
     pledged: "pledge given",
     refused: "pledge refused",
     stale_facts: "facts older than an operation's end",

@@ -173,7 +173,7 @@ fn cluster(page: &mut Page, desk: &Desk, board: &Board, view: Option<&ClusterVie
     let help = "Value is 1 if the cluster is unlocked, 0 if locked.";
     page.flag("patroni_cluster_unlocked", help, unlocked);
     let help = "Value is 1 if failsafe mode is active, 0 if inactive.";
-    page.flag("patroni_failsafe_mode_is_active", help, false);
+    page.flag("patroni_failsafe_mode_is_active", help, board.failsafe);
     let config = board.cluster.as_ref().and_then(|it| it.config()).map(|it| &it.json);
     let enabled = config.and_then(|it| it.get("failsafe_mode")).and_then(dynamic::boolean);
     let help = "Value is 1 if failsafe mode is enabled, 0 if disabled.";

@@ -73,6 +73,7 @@ pub(super) fn status(desk: &Desk) -> PatroniStatus {
         postmaster_start_time: observed
             .filter(|_| matches!(state, Some(PgState::Running(_))))
             .and_then(|observed| start_time(observed)),
+        failsafe_mode_is_active: board.failsafe,
         cluster_unlocked: view.as_ref().is_some_and(|view| view.leader.is_none()),
         pause: board.paused(),
         dcs_last_seen: board.store.map_or(0, |seen| seen.unix_seconds),

@@ -39,6 +39,7 @@ fn encoder() -> Encoder {
             tags,
             ..MemberSelf::default()
         },
+        api_urls: [(node("pg-node2"), "http://127.0.0.1:18002/patroni".to_owned())].into(),
         founding_config: serde_json::Map::new(),
     }
 }
@@ -69,9 +70,7 @@ fn keys_are_where_patroni_has_them() {
     for key in all {
         assert_eq!(keys.parse(&keys.path(&key)), Some(key));
     }
-    for other in
-        ["/db/demo2/leader", "/db/demo/failsafe", "/db/demo/members/a/b", "/db/demo/members/"]
-    {
+    for other in ["/db/demo2/leader", "/db/demo/members/a/b", "/db/demo/members/"] {
         assert_eq!(keys.parse(other), None, "{other}");
     }
 }
@@ -268,6 +267,9 @@ fn former_forms_are_read() {
     let lines = &view.history.as_ref().unwrap().value;
     assert_eq!(lines.iter().map(|line| line.at).collect::<Vec<_>>(), [0, 1_795_370_773]);
     assert!(read.failsafe().is_some());
+    assert_eq!(view.failsafe.as_ref().unwrap().value, [node("a")].into());
+    let names = Value::Failsafe([node("pg-node2")].into());
+    assert_eq!(encoded(&names), r#"{"pg-node2":"http://127.0.0.1:18002/patroni"}"#);
 }
 
 #[test]
@@ -285,7 +287,7 @@ fn an_empty_failover_asks_for_nothing_but_has_a_revision() {
 fn settings_are_read_in_every_form_that_patroni_takes() {
     let serde_json::Value::Object(json) = json!({
         "ttl": "20", "maximum_lag_on_failover": "16MB", "synchronous_mode": "on",
-        "synchronous_mode_strict": "yes", "synchronous_node_count": "2", "pause": 1,
+        "synchronous_mode_strict": "yes", "synchronous_node_count": "2", "pause": 1, "failsafe_mode": "on",
         "master_start_timeout": "5min", "postgresql": {"use_slots": true}
     }) else {
         unreachable!()
@@ -298,6 +300,7 @@ fn settings_are_read_in_every_form_that_patroni_takes() {
         synchronous_mode_strict: true,
         synchronous_node_count: 2,
         primary_start_timeout: Duration::secs(300),
+        failsafe_mode: true,
         pause: true,
     };
     assert_eq!(policy, expected);

@@ -12,8 +12,8 @@ use crate::cluster::{
     Purpose, SyncState, TermRecord, Txn,
 };
 use crate::input::{StoreOutcome, StoreRequest};
-use crate::peer::{PledgeAnswer, PledgeRefusal};
-use crate::postgres::{ReplicaFacts, RunningFacts};
+use crate::peer::{PeerMessage, PledgeAnswer, PledgeRefusal};
+use crate::postgres::{PgFacts, PgOpResult, PgRole, PgState, ReplicaFacts, RunningFacts};
 use crate::{Instance, LeaseId, RequestId, Revision, SystemId, Timeline};
 
 pub(crate) fn name(text: &str) -> NodeName {

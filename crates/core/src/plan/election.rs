@@ -34,6 +34,9 @@ const RETURN: Duration = Duration::secs(10);
 impl Node {
     /// Whether the place of the leader may be open, so that it is worth thinking about.
     pub(crate) fn vacant(&mut self) -> bool {
+        if self.holds() {
+            return false;
+        }
         let open = match (&self.view.leader, self.view.reign_end()) {
             (None, _) => true,
             // Its lease is its word, whatever name the key carries.
@@ -262,6 +265,9 @@ impl Node {
         if self.config.nofailover {
             return Some(Reason::NotElectable);
         }
+        if self.operator_named_me() && self.hears_leader() {
+            return Some(Reason::LeaderLives);
+        }
         if let Some(named) = self.view.failover.as_ref().and_then(|f| f.value.member.as_ref())
             && *named != self.config.name
             && (self.patroni_candidate_comes(named, RETURN)
@@ -282,6 +288,12 @@ impl Node {
                 }
                 Some(_) => {}
             }
+        }
+        let left_out =
+            |map: &BTreeSet<NodeName>| !map.is_empty() && !map.contains(&self.config.name);
+        let map = self.view.failsafe.as_ref().map(|map| &map.value);
+        if !self.policy().synchronous() && !self.operator_named_me() && map.is_some_and(left_out) {
+            return Some(Reason::NotInFailsafe);
         }
         let Some(position) = self.position() else { return Some(Reason::NoPosition) };
         let lag = position.lsn.lag_behind(self.last_known_lsn());

@@ -267,10 +267,16 @@ impl Node {
             return decided;
         }
         self.publish_timelines();
+        self.publish_failsafe();
         self.arrange_list();
         self.open_for_clients();
         let serving = self.reign.as_ref().is_some_and(|r| r.serving);
-        (Situation::Leader, if serving { Reason::Leading } else { Reason::WaitingForVoters })
+        let reason = match (serving, self.failsafe_active()) {
+            (false, _) => Reason::WaitingForVoters,
+            (true, true) => Reason::Failsafe,
+            (true, false) => Reason::Leading,
+        };
+        (Situation::Leader, reason)
     }
 
     /// Where this term's WAL begins: the switch point after a promotion, the end of recovery

@@ -29,7 +29,7 @@ impl Node {
         if self.op.is_some() || self.in_flight(Purpose::PublishSync) > 0 || kept {
             return;
         }
-        if self.view_lags() {
+        if self.view_lags() || self.store_is_late() {
             return;
         }
         let Some(primary) = self.primary() else { return };
@@ -274,6 +274,7 @@ impl Node {
         {
             reign.list.nobody_since = None;
         }
+        self.sent_sync = Some(state.clone());
         self.under_term(Purpose::PublishSync, Key::Sync, Value::Sync(state));
     }
 }

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod election;
+mod hold;
 mod leader;
 mod list;
 mod patroni;
@@ -37,6 +38,8 @@ impl Node {
         self.follow_restart();
         let (situation, reason) = self.plan();
         self.answer_pledge();
+        self.answer_hold();
+        self.ask_holds();
         self.beat_if_due();
         self.arm_guard();
         self.publish_member();
@@ -125,7 +128,10 @@ impl Node {
         match self.view.initialize.as_ref().map(|i| i.value) {
             None | Some(Initialize::Bootstrapping) => (Situation::Bootstrap, self.plan_bootstrap()),
             Some(Initialize::Done(_)) => {
-                if self.vacant() {
+                if self.holds() && self.other_leader().is_none() {
+                    self.leave_election();
+                    (Situation::Replica, Reason::Holding)
+                } else if self.vacant() {
                     (Situation::Election, self.plan_election())
                 } else {
                     self.leave_election();

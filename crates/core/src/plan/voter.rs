@@ -84,6 +84,9 @@ impl Node {
         if self.policy().pause {
             return Some(PledgeRefusal::Paused);
         }
+        if self.holds() {
+            return Some(PledgeRefusal::Holds);
+        }
         let taking = self.in_flight(Purpose::TakeOver) + self.in_flight(Purpose::Found) > 0;
         if self.reign.is_some() || self.primary().is_some() || taking {
             return Some(PledgeRefusal::Leads);

@@ -13,6 +13,7 @@ pub(crate) mod async_loss_is_bounded;
 pub(crate) mod data_never_wiped;
 pub(crate) mod enough_pledges;
 pub(crate) mod hand_over_is_complete;
+pub(crate) mod hold_kept;
 pub(crate) mod no_lost_commit;
 pub(crate) mod no_overlap;
 pub(crate) mod no_silent_divergence;
@@ -51,6 +52,7 @@ pub(crate) fn after_transaction(
     serves_when_safe::check(world, node, txn);
     if before.current_term() != after.current_term() {
         enough_pledges::check(world, before, after);
+        hold_kept::check(world, node, "takes over");
         silence_is_long_enough::check(world, before, after);
         async_loss_is_bounded::check(world, before, after);
         no_lost_commit::forgive(world, after);

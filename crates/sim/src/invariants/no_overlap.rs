@@ -20,13 +20,7 @@ pub(crate) fn check(world: &mut World, node: Ix, commit: Wal, waited: bool) {
     let Some(newest) = world.ledger.outdated(reign).cloned() else { return };
     let machine = &world.nodes[node];
     let thawed = machine.thawed_at > 0 && world.now() - machine.thawed_at < THAW;
-    // Who was frozen in maintenance may not know yet that it is over, and nothing fences in it; when
-    // it hears of it, it kills.
-    let node_paused = machine.agent.node.as_ref().is_some_and(|n| n.durable().paused);
-    let paused_at = if node_paused { world.now() } else { machine.paused_at };
-    let paused = paused_at > 0 && world.now() - paused_at < THAW;
-    let excused = thawed || machine.held_clock || paused;
-    world.nodes[node].paused_at = paused_at;
+    let excused = thawed || machine.held_clock || world.believes_in_pause(node);
     if !waited && !world.synchronous() && excused {
         world.stats.sometimes.thaw_ack += 1;
         return;

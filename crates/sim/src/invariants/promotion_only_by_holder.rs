@@ -19,7 +19,7 @@ pub(crate) fn check(world: &mut World, node: Ix, op: &PgOp, term: Option<Term>) 
     let paused = world.store.view().config.as_ref().is_some_and(|c| c.value.pause);
     let leader = term.and_then(|t| world.ledger.leaders.get(&t)).copied();
     let now = world.clock(node);
-    let belief = world.ledger.beliefs[node].deadline();
+    let belief = world.belief_ends(node);
     let guard = &world.nodes[node].guard;
     let why = if leader != Some(node) {
         format!("the store never gave term {:?} to it", term.map(|t| t.0))

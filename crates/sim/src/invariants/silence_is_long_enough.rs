@@ -22,8 +22,9 @@ pub(crate) fn check(world: &mut World, before: &ClusterView, after: &ClusterView
         return;
     }
     let now = world.clock(leader);
-    if belief.term == Some(old) && belief.deadline().is_some_and(|deadline| now < deadline) {
-        let left = belief.deadline().map(|d| d.since(now)).unwrap_or_default();
+    let ends = world.belief_ends(leader);
+    if belief.term == Some(old) && ends.is_some_and(|deadline| now < deadline) {
+        let left = ends.map(|d| d.since(now)).unwrap_or_default();
         let found = format!("n{} may still believe for {left} in term {old}", leader + 1);
         world.broken(RULE, found);
     }

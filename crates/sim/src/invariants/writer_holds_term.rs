@@ -22,8 +22,10 @@ pub(crate) fn check_reign(world: &mut World, node: Ix) {
 impl World {
     /// Looks whether a writable PostgreSQL has outlived its term's proof.
     pub(crate) fn check_belief(&mut self, node: Ix) {
+        let paused = self.believes_in_pause(node);
         let machine = &self.nodes[node];
-        if !machine.pg.writable() || machine.frozen || !machine.up || self.is_patroni(node) {
+        let absent = machine.frozen || !machine.up || self.is_patroni(node);
+        if paused || !machine.pg.writable() || absent {
             return;
         }
         let paused = self.store.view().config.as_ref().is_some_and(|c| c.value.pause);
@@ -32,11 +34,12 @@ impl World {
             return;
         }
         let now = machine.clock.at(self.queue.now);
-        let belief = &self.ledger.beliefs[node];
-        let Some(deadline) = belief.deadline() else {
+        let Some(deadline) = self.belief_ends(node) else {
             let found = format!("n{} can take commits and never had a term", node + 1);
             return self.broken(RULE, found);
         };
+        let failsafe = self.store_ends(node).is_some_and(|end| now > end);
+        self.stats.sometimes.failsafe += u64::from(failsafe);
         if now > deadline {
             let late = now.since(deadline);
             let found = format!("n{} can take commits {late} after its belief ended", node + 1);

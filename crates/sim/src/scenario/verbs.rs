@@ -357,6 +357,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
                 let node = value()?.strip_prefix('n').unwrap_or_default();
                 patroni |= 1 << (number(node)?.clamp(1, 5) - 1);
             }
+            "failsafe" => policy.failsafe_mode = value()? == "on",
             "seed" => seed = number(value()?)?,
             "clonefrom" => clonefrom = Some((number(value()?)?.max(1) - 1) as Ix),
             other => return Err(format!("a cluster has no '{other}'")),

@@ -131,6 +131,7 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         leads: leads.then_some(Term(5)),
         belief_until: leads.then(|| now + Duration::secs(3)),
         serving: leads,
+        failsafe: false,
         peers: Vec::new(),
         operation: None,
         last_failure: None,

@@ -96,6 +96,7 @@ fn full_status() -> PatroniStatus {
             ..ReplicationRow::default()
         }],
         cluster_unlocked: true,
+        failsafe_mode_is_active: true,
         pause: true,
         pending_restart: true,
         pending_restart_reason: Some(Value::Null),
