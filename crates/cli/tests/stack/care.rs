@@ -6,7 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::stack::{NODES, Stack, write_port};
-use crate::writer::{Writer, execute, longest_gap, number_now, numbers};
+use crate::writer::{Writer, config, execute, longest_gap, number_now, numbers};
 use crate::{say, trial};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("add_and_remove_a_node", add_and_remove_a_node),
         trial("backup_and_restore", backup_and_restore),
         trial("switchover_by_hand", switchover_by_hand),
+        trial("new_passwords_from_files", new_passwords_from_files),
     ]
 }
 
@@ -53,6 +54,49 @@ fn rolling_image_change(stack: &Stack) {
     }
     stack.compose(&["up", "-d", "--no-build"]);
     stack.whole();
+}
+
+/// Passwords change without an outage: in PostgreSQL first, then node by node in what the agents
+/// are told; here at the same time out of the environment into files.
+fn new_passwords_from_files(stack: &Stack) {
+    let secrets = stack.project.join("secrets");
+    std::fs::create_dir_all(&secrets).unwrap();
+    std::fs::write(secrets.join("superuser"), "superuser-4712\n").unwrap();
+    std::fs::write(secrets.join("standby"), "standby-4711\n").unwrap();
+    let first = numbers(&write_port(), "SELECT coalesce(max(n), 0) + 1000000 FROM acks", LIMIT)[0];
+    // The client keeps its session; who logs in anew needs the new password.
+    let new = config(crate::stack::WRITE, "superuser-4712");
+    execute(&write_port(), "ALTER ROLE postgres PASSWORD 'superuser-4712'", LIMIT);
+    let writer = Writer::start(new.clone(), first);
+    let files = ["-f", "docker-compose.yml", "-f", "config/secrets.example.yml"];
+    let leader = stack.leader();
+    let replicas = NODES.iter().filter(|name| **name != leader);
+    for node in replicas.chain([&leader.as_str()]) {
+        stack.compose(&[&files[..], &["up", "-d", "--no-deps", "--no-build", node]].concat());
+        stack.until(LIMIT, "whole cluster", || {
+            let well = |it: &crate::stack::Member| it.state == "streaming" || it.state == "running";
+            (stack.members().iter().filter(|it| well(it)).count() == 3).then_some(())
+        });
+    }
+    stack.compose(&[&files[..], &["up", "-d", "--no-build"]].concat());
+    let acknowledged = writer.finish();
+    let there = numbers(&new, "SELECT n FROM acks", LIMIT);
+    assert!(acknowledged.iter().all(|(n, _)| there.contains(n)), "acknowledged and gone");
+    say(&format!(
+        "new password: no writes for {} ms at most",
+        longest_gap(&acknowledged).as_millis()
+    ));
+    for node in NODES {
+        let url = format!("http://{node}-exporter:9187/metrics");
+        stack.until(LIMIT, "exporter with the new password", || {
+            let page = stack.exec("pg-router", &["curl", "-sf", &url]).out;
+            page.contains("\npg_up 1\n").then_some(())
+        });
+        let inspected = stack.docker.docker(&["inspect", &Stack::container(node)]);
+        assert!(!inspected.contains("superuser-4712"), "a secret in the container's settings");
+    }
+    let list = stack.exec("pg-0", &["pgherd", "ctl", "list"]);
+    assert!(list.ok && list.out.contains("| Leader "), "{list:?}");
 }
 
 fn add_and_remove_a_node(stack: &Stack) {
