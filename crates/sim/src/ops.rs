@@ -30,7 +30,7 @@ impl World {
         // As the agent: what would make a primary begins only under the term that the guard knows.
         let armed = self.nodes[node].guard.armed.map(|(term, _)| term);
         let primary = matches!(op, PgOp::StartPrimary { .. } | PgOp::Promote { .. });
-        if primary && term.is_some() && armed != term {
+        if primary && term.is_some() && armed != term && !self.is_patroni(node) {
             let detail = "the guard is not armed for this term";
             self.op_answer(node, id, life, failure(PgFailureKind::ToolFailed, detail), 100);
             return;

@@ -516,6 +516,7 @@ impl World {
             self.ledger.carry(pg.reign, term);
         }
         if self.ledger.leaders.insert(term, node).is_none() {
+            self.stats.sometimes.patroni_led += 1;
             note!(self, "store: term {term} begins: n{}, Patroni", node + 1);
             self.story(|| format!("term {term}: n{} leads, by Patroni's race", node + 1));
         }

@@ -26,6 +26,7 @@ counters! {
     silence: "failover by silence",
     returned: "return of the former leader",
     operator: "failover by the operator",
+    patroni_led: "Patroni led",
     restarted: "restart in place",
     rewound: "rewind",
     cloned: "clone",

@@ -316,13 +316,17 @@ impl Node {
             return None;
         }
         let others = self.electorate();
+        let named = self.view.failover.as_ref().and_then(|f| f.value.member.as_ref());
+        let chosen = named == Some(&self.config.name);
         let better = self.peers.iter().find(|(name, peer)| {
             let theirs = peer.beat.position;
             others.contains(*name)
                 && self.heard(name, AGENT_SILENT).is_some()
                 && peer.beat.electable
                 && matches!(peer.beat.pg, PeerPg::Replica { .. })
-                && theirs.is_some_and(|p| p > mine || (p == mine && **name < self.config.name))
+                && theirs.is_some_and(|p| {
+                    p > mine || (p == mine && !chosen && **name < self.config.name)
+                })
         });
         better.map(|(name, _)| Reason::AnotherIsAhead(name.clone()))
     }

@@ -57,6 +57,14 @@ impl Node {
             PgState::Broken(what) => self.repair(leader, what),
             PgState::Stopped(control) => self.start_following(leader, &control),
             PgState::Running(_) => self.follow(leader),
+            // It starts as a primary, for an agent that didn't live to see it.
+            PgState::NotAccepting(ControlFacts {
+                state: ControlState::InCrashRecovery | ControlState::InProduction,
+                ..
+            }) => {
+                self.kill_now();
+                Reason::Deposed
+            }
             PgState::NotAccepting(_) => {
                 let patience = self.policy().primary_start_timeout;
                 if self.busy_since.is_some_and(|since| self.passed(since, patience)) {
