@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_api::{Cluster, Keys, PendingChange};
+use pgherd_api::{Cluster, Keys, MemberSelf, PendingChange};
+use pgherd_config::{Problem, Settings};
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
     Action, Incarnation, Input, Node, NodeName, OpId, RequestId, StoreOutcome, Time,
@@ -24,11 +25,14 @@ use crate::copy::DynamicCopy;
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::hooks::HookReader;
+use crate::http::Desk;
 use crate::patroni::{Answered, PatroniLane};
 use crate::peers::Peers;
 use crate::postgres::{self, Observation, PostgresLane};
+use crate::reload::Reloader;
 use crate::restart::{Due, Here, Planned};
 use crate::schedule::Scheduler;
+use crate::start;
 use crate::store::{self, StoreLane, StoreReply};
 use crate::{AgentError, clock};
 
@@ -61,6 +65,8 @@ pub(crate) struct Agent {
     pub(crate) disk: Disk,
     pub(crate) scheduler: Scheduler,
     pub(crate) copy: DynamicCopy,
+    pub(crate) reloader: Reloader,
+    pub(crate) desk: watch::Sender<Arc<Desk>>,
     pub(crate) journal: Journal,
     pub(crate) board: watch::Sender<Arc<Board>>,
     pub(crate) http: JoinHandle<()>,
@@ -84,6 +90,7 @@ enum Turn {
     Patroni(Answered),
     Persisted(u64),
     Due,
+    Hangup,
     Stop,
     Late,
 }
@@ -111,6 +118,7 @@ impl Agent {
                     self.feed(Input::Tick);
                     self.look_at_plan();
                 }
+                Turn::Hangup => self.reloader.begin(),
                 Turn::Stop => {
                     tracing::info!("stopping in order");
                     stop_by = Some(Instant::now() + STOP_BOUND);
@@ -151,6 +159,7 @@ impl Agent {
             answered = self.patroni.next() => Turn::Patroni(answered),
             seq = self.disk.next() => Turn::Persisted(seq),
             () = sleep(due.since(clock::now()).to_std()) => Turn::Due,
+            () = self.reloader.hangup() => Turn::Hangup,
             () = shutdown, if stop_by.is_none() => Turn::Stop,
             () = late => Turn::Late,
         }
@@ -259,6 +268,8 @@ impl Agent {
                 self.feed(if force { Input::ReinitializeNow } else { Input::Reinitialize });
             }
             Event::PendingRestart(pending) => self.on_pending(pending),
+            Event::Reload => self.reloader.begin(),
+            Event::Reread(read) => self.reconfigure(*read),
             Event::Restart => {
                 tracing::info!("an operator asks for a restart of PostgreSQL");
                 self.feed(Input::Restart);
@@ -302,6 +313,22 @@ impl Agent {
         if let Some((call, role)) = self.teller.found(role) {
             self.callbacks.call(call, role);
         }
+    }
+
+    /// Takes over what a new reading says, as far as that is possible while the node runs.
+    fn reconfigure(&mut self, read: Result<Settings, Vec<Problem>>) {
+        let Some(settings) = self.reloader.take(read) else { return };
+        let MemberSelf { conn_url, api_url, proxy_url, tags, .. } = start::member(settings);
+        let shown = self.store.member();
+        (shown.conn_url, shown.api_url) = (conn_url, api_url);
+        (shown.proxy_url, shown.tags) = (proxy_url, tags);
+        self.desk.send_modify(|desk| *desk = Arc::new(desk.with(settings)));
+        self.hooks.reload(settings.local.clone());
+        self.wishes.reload(settings.local.clone());
+        let (nofailover, clonefrom) = (settings.nofailover, start::clonefrom(settings));
+        self.hook();
+        self.wish();
+        self.feed(Input::Tags { nofailover, clonefrom });
     }
 
     /// Keeps a plan, or drops it, and shows that in the member key.
@@ -414,14 +441,20 @@ impl Agent {
         self.patroni.follow(cluster.members());
         self.store.members(cluster.members());
         self.postgres.follow(cluster.members());
+        let view = cluster.view();
+        // Before the decision: what it starts is started with this.
+        self.hook();
+        self.wish();
+        self.feed(Input::View(view));
+    }
+
+    /// Methods and hooks follow the cluster's settings, and the node's.
+    fn hook(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
         if let Some(hooks) = self.hooks.news(cluster) {
             self.callbacks.set(hooks.callbacks.clone());
             self.postgres.set_hooks(hooks);
         }
-        let view = cluster.view();
-        // Before the decision: what it starts is started with this.
-        self.wish();
-        self.feed(Input::View(view));
     }
 
     /// PostgreSQL's configuration follows the cluster's, and the node's part in it.
@@ -502,6 +535,7 @@ impl Agent {
             disk,
             scheduler,
             copy,
+            reloader,
             http,
             watcher,
             store,
@@ -516,6 +550,7 @@ impl Agent {
         drop((watcher, store, peers, patroni));
         scheduler.finish().await;
         copy.finish().await;
+        reloader.finish().await;
         postgres.finish().await;
         callbacks.finish().await;
         disk.finish().await;

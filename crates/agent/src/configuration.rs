@@ -37,6 +37,12 @@ impl Wishes {
         Self { local, founding, sockets, made_of: None, warned: Vec::new() }
     }
 
+    /// The node says something else from now on.
+    pub(crate) fn reload(&mut self, local: Local) {
+        self.local = local;
+        self.made_of = None;
+    }
+
     /// Before anything is known of the cluster.
     pub(crate) fn first(&self) -> Wanted {
         self.wanted(&self.founding, Leads::No).0

@@ -1,6 +1,7 @@
 //! Everything that lanes and streams tell the event loop. Answers of the store and of the disk
 //! don't come this way: the loop owns those tasks and joins them.
 
+use pgherd_config::{Problem, Settings};
 use pgherd_core::peer::{PeerLost, PeerMessage};
 use pgherd_core::postgres::{PgOp, PgOpResult};
 use pgherd_core::{NodeName, OpId};
@@ -43,6 +44,10 @@ pub(crate) enum Event {
         /// A copy or repair that runs is given up.
         force: bool,
     },
+    /// An operator wants the configuration read again.
+    Reload,
+    /// The configuration was read again.
+    Reread(Box<Result<Settings, Vec<Problem>>>),
     /// An operator wants PostgreSQL restarted.
     Restart,
     /// Other parameters wait for a restart of PostgreSQL.

@@ -17,6 +17,12 @@ impl HookReader {
         Self { local, made_of: None }
     }
 
+    /// The node says something else from now on.
+    pub(crate) fn reload(&mut self, local: Local) {
+        self.local = local;
+        self.made_of = None;
+    }
+
     /// The hooks, when the cluster's settings have changed since the last time.
     pub(crate) fn news(&mut self, cluster: &Cluster) -> Option<Hooks> {
         let config = cluster.config()?;

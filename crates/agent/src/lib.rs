@@ -11,6 +11,7 @@
 //! start      putting it together             disk       durable promises
 //! schedule   switchovers that are due        http       the REST API, from the board
 //! restart    restarts, now or later          copy       the cluster's settings, kept
+//! reload     the configuration, read again
 //! ```
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,7 @@ mod lock;
 mod patroni;
 mod peers;
 mod postgres;
+mod reload;
 mod restart;
 mod schedule;
 mod start;
@@ -43,6 +45,7 @@ use std::time::Duration;
 pub use durable::DurableError;
 pub use lock::LockError;
 pub use pgherd_config::{Login, Settings, StoreSettings};
+pub use reload::Reread;
 pub use store::options as store_options;
 
 /// Why the agent could not start, or had to stop.
@@ -85,6 +88,9 @@ pub enum AgentError {
     /// The store's settings don't let us in.
     #[error(transparent)]
     Store(pgherd_store::Error),
+    /// The handling of SIGHUP.
+    #[error("SIGHUP can't be handled")]
+    Signal(#[source] io::Error),
     /// The kernel's randomness.
     #[error("the system gives no random numbers")]
     Random(getrandom::Error),
@@ -99,14 +105,19 @@ pub enum AgentError {
     StopTimedOut(Duration),
 }
 
-/// Runs one node until `shutdown` completes and the node has stopped in order.
+/// Runs one node until `shutdown` completes and the node has stopped in order. SIGHUP has it read
+/// its configuration again, by `reread`.
 ///
 /// # Errors
 /// [`AgentError`]; PostgreSQL is left as the guard has it.
-pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+pub async fn run(
+    settings: Settings,
+    reread: Reread,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
     start::make_run_dir(&settings)?;
     let lock = lock::take(&settings.run_dir)?;
-    let agent = Box::pin(start::start(settings)).await?;
+    let agent = Box::pin(start::start(start::remember(settings), reread)).await?;
     let result = agent.run(shutdown).await;
     drop(lock);
     result

@@ -1,6 +1,7 @@
 //! Putting a node together from its settings: locks, places, programs, lanes.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,6 +28,7 @@ use crate::http::{self, Desk, Scheme};
 use crate::patroni::PatroniLane;
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
+use crate::reload::{Reloader, Reread};
 use crate::schedule::Scheduler;
 use crate::store::{self, StoreLane};
 use crate::{AgentError, clock, durable};
@@ -37,33 +39,25 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A node, ready for its first turn. The caller holds the lock on its directory.
-pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
-    remember(&mut settings);
-    let options = store::options(&settings.store).map_err(AgentError::Endpoint)?;
-    let client = Client::new(options);
+pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, AgentError> {
+    let client = store::options(&settings.store).map(Client::new).map_err(AgentError::Endpoint)?;
     let durable = durable::load(&settings.run_dir)?;
-    let bin = binaries(&settings).await?;
-    let server_version = version_number(&bin);
     let address = settings.rest_listen;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| AgentError::Listen { address, source })?;
+    let listener = listen(address).await?;
     let addresses: Addresses = Arc::default();
     let wishes = wishes(&settings);
-    let open = postgres_settings(&settings, bin, wishes.first());
-    let opened = Server::open(open, peers(&addresses)).await;
-    let (server, found) = opened.map_err(AgentError::Postgres)?;
+    let (server, found, server_version) = open(&settings, &wishes, &addresses).await?;
 
     let incarnation = Incarnation(getrandom::u64().map_err(AgentError::Random)?);
     let node = Node::new(node_config(&settings)?, incarnation, durable, clock::now());
     let keys = Keys::new(&settings.namespace, &settings.scope);
     let identity = identity(&settings);
-    let scheme = Scheme::of(&settings.rest_server)?;
     let tls = pgherd_api::tls::client(&settings.rest_client, Trust::Signed)?;
     let asker = pgherd_api::Client::new(ASK_LIMIT).with_tls(Arc::clone(&tls));
     let (sender, events) = mpsc::channel(EVENTS_BOUND);
     let journal = Journal::default();
     let board = watch::Sender::new(Arc::new(first_board(&node, incarnation)));
-    let desk = Desk {
+    let desk = watch::Sender::new(Arc::new(Desk {
         identity: identity.clone(),
         board: board.subscribe(),
         journal: journal.clone(),
@@ -77,8 +71,8 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
         loopback: address.ip().is_loopback(),
         tags: settings.published_tags(),
         server_version,
-    };
-    let http = tokio::spawn(http::serve(listener, scheme, Arc::new(desk)));
+    }));
+    let http = tokio::spawn(http::serve(listener, scheme(&settings)?, desk.subscribe()));
     tracing::info!(node = %settings.name, scope = settings.scope, %address, "the agent runs");
     Ok(Agent {
         node,
@@ -96,6 +90,7 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
         wishes,
         postgres: postgres(server, &found, &settings, addresses, &sender),
+        reloader: Reloader::new(settings.clone(), reread, sender.clone())?,
         peers: Peers::new(identity, tls, sender),
         patroni: PatroniLane::new(&asker),
         disk: Disk::new(settings.run_dir.clone()),
@@ -106,10 +101,8 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
         board,
         http,
         teller: Teller::default(),
-        callbacks: Callbacks::new(
-            settings.lifecycle.hooks.callbacks.clone(),
-            settings.scope.clone(),
-        ),
+        callbacks: callbacks(&settings),
+        desk,
         hooks: HookReader::new(settings.local.clone()),
         leaving: false,
         killing: false,
@@ -118,13 +111,40 @@ pub(crate) async fn start(mut settings: Settings) -> Result<Agent, AgentError> {
     })
 }
 
+fn scheme(settings: &Settings) -> Result<Scheme, AgentError> {
+    Ok(Scheme::of(&settings.rest_server)?)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
+    TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, source })
+}
+
+/// PostgreSQL as it is found here, and its version as a number.
+async fn open(
+    settings: &Settings,
+    wishes: &Wishes,
+    addresses: &Addresses,
+) -> Result<(Server, pgherd_postgres::Found, u32), AgentError> {
+    let bin = binaries(settings).await?;
+    let version = version_number(&bin);
+    let told = postgres_settings(settings, bin, wishes.first());
+    let opened = Server::open(told, peers(addresses)).await;
+    let (server, found) = opened.map_err(AgentError::Postgres)?;
+    Ok((server, found, version))
+}
+
+fn callbacks(settings: &Settings) -> Callbacks {
+    Callbacks::new(settings.lifecycle.hooks.callbacks.clone(), settings.scope.clone())
+}
+
 /// Data that is there belongs to a cluster that is there: should its settings be missing from the
 /// store, it has those that it had, whatever a new cluster would get.
-fn remember(settings: &mut Settings) {
+pub(crate) fn remember(mut settings: Settings) -> Settings {
     if let Some(known) = copy::load(&settings.data_dir) {
         settings.founding_policy = pgherd_config::dynamic::from_json(&known);
         settings.founding_config = known;
     }
+    settings
 }
 
 /// The cluster's settings as this node would write them.
@@ -171,8 +191,7 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
     Ok(NodeConfig {
         name: settings.name.clone(),
         nofailover: settings.nofailover,
-        clonefrom: settings.tags.get("clonefrom").and_then(pgherd_config::dynamic::boolean)
-            == Some(true),
+        clonefrom: clonefrom(settings),
         restores_alone: settings.lifecycle.hooks.restores_without_leader(),
         founding_policy: settings.founding_policy.clone(),
         may_found: settings.may_found,
@@ -192,22 +211,32 @@ fn postgres(
 }
 
 fn encoder(settings: &Settings) -> Encoder {
+    Encoder {
+        member: member(settings),
+        founding_config: settings.founding_config.clone(),
+        ..Encoder::default()
+    }
+}
+
+/// What the settings say about this node to others.
+pub(crate) fn member(settings: &Settings) -> MemberSelf {
     let (host, port) = &settings.pg_connect;
     let scheme = if settings.rest_server.tls.is_some() { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let database = text(settings, "database").unwrap_or_else(|| "postgres".to_owned());
     let proxy = text(settings, "proxy_address");
-    Encoder {
-        member: MemberSelf {
-            conn_url: format!("postgres://{host}:{port}/{database}"),
-            proxy_url: proxy.map(|address| format!("postgres://{address}/{database}")),
-            api_url: format!("{scheme}://{}/patroni", settings.rest_connect),
-            tags: settings.published_tags(),
-            ..MemberSelf::default()
-        },
-        founding_config: settings.founding_config.clone(),
-        ..Encoder::default()
+    MemberSelf {
+        conn_url: format!("postgres://{host}:{port}/{database}"),
+        proxy_url: proxy.map(|address| format!("postgres://{address}/{database}")),
+        api_url: format!("{scheme}://{}/patroni", settings.rest_connect),
+        tags: settings.published_tags(),
+        ..MemberSelf::default()
     }
+}
+
+/// Others copy their data from here first.
+pub(crate) fn clonefrom(settings: &Settings) -> bool {
+    settings.tags.get("clonefrom").and_then(pgherd_config::dynamic::boolean) == Some(true)
 }
 
 fn peers(addresses: &Addresses) -> pgherd_postgres::Peers {

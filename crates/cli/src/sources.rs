@@ -14,15 +14,24 @@ use crate::output::{Failure, Outcome};
 
 /// Everything that is there.
 pub(crate) fn gather(path: Option<&Path>) -> Outcome<Sources> {
+    let sources = environment().and_then(|environment| again(path, &environment));
+    sources.map_err(|problems| Failure::Refused { place: String::new(), problems })
+}
+
+/// The files as they are now, and the environment as it was.
+pub(crate) fn again(
+    path: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Sources, Vec<Problem>> {
     let files = path.map(files).transpose()?.unwrap_or_default();
-    Ok(Sources { files, environment: environment()?, machine: machine() })
+    Ok(Sources { files, environment: environment.clone(), machine: machine() })
 }
 
 /// A file, or all `*.yml` and `*.yaml` of a directory by name (contract 3.1).
-fn files(path: &Path) -> Outcome<Vec<(String, String)>> {
+fn files(path: &Path) -> Result<Vec<(String, String)>, Vec<Problem>> {
     let refused = |place: &Path, error| {
         let words = format!("the settings file can't be read: {error}");
-        Failure::refused(place.display().to_string(), words)
+        vec![Problem::error(None, place.display().to_string(), words)]
     };
     let mut paths = vec![path.to_owned()];
     if path.is_dir() {
@@ -33,7 +42,7 @@ fn files(path: &Path) -> Outcome<Vec<(String, String)>> {
         paths.sort();
         if paths.is_empty() {
             let words = "there is no *.yml or *.yaml file in this directory";
-            return Err(Failure::refused(path.display().to_string(), words));
+            return Err(vec![Problem::error(None, path.display().to_string(), words)]);
         }
     }
     let read = |path: PathBuf| match fs::read_to_string(&path) {
@@ -49,7 +58,7 @@ fn is_yaml(path: &Path) -> bool {
 
 /// The environment. `NAME_FILE` beside a known `NAME` that is a secret names a file with its value,
 /// as container platforms hand secrets over.
-fn environment() -> Outcome<BTreeMap<String, String>> {
+fn environment() -> Result<BTreeMap<String, String>, Vec<Problem>> {
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     let mut all: BTreeMap<String, String> =
         std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
@@ -61,8 +70,7 @@ fn environment() -> Outcome<BTreeMap<String, String>> {
         let value = fs::read_to_string(&file).map_err(|error| {
             let origin = Origin::Environment(format!("{name}_FILE").into());
             let words = format!("{file} can't be read: {error}");
-            let problems = vec![Problem::error(Some(origin), "", words)];
-            Failure::Refused { place: String::new(), problems }
+            vec![Problem::error(Some(origin), "", words)]
         })?;
         all.insert(name, value.trim_end_matches(['\r', '\n']).to_owned());
     }

@@ -53,6 +53,47 @@ pub fn explain(local: &Local, config: &Map<String, Json>, role: Role) -> Vec<Row
     rows
 }
 
+/// A local key that says something else than before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// The key with its sections.
+    pub key: String,
+    /// Only a start of the agent reads it.
+    pub fixed: bool,
+}
+
+/// What another reading of the local configuration says differently.
+#[must_use]
+pub fn changed(old: &Local, new: &Local) -> Vec<Changed> {
+    let mut keys = Vec::new();
+    differences(Some(&old.merged()), Some(&new.merged()), "", &mut keys);
+    let change = |key: String| {
+        let fixed = schema::find(&key).is_some_and(|key| key.fixed);
+        Changed { key, fixed }
+    };
+    keys.into_iter().map(change).collect()
+}
+
+fn differences(old: Option<&Node>, new: Option<&Node>, path: &str, keys: &mut Vec<String>) {
+    let entries = |node: Option<&Node>| -> Vec<String> {
+        node.map(Node::entries).unwrap_or_default().iter().map(|entry| entry.key.clone()).collect()
+    };
+    let mut names = entries(old);
+    names.extend(entries(new).into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    if names.is_empty() {
+        let json = |node: Option<&Node>| node.map_or(Json::Null, Node::to_json);
+        if json(old) != json(new) {
+            keys.push(path.to_owned());
+        }
+        return;
+    }
+    for name in names {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let below = |node: Option<&'_ Node>| node.and_then(|node| node.get(&name)).cloned();
+        differences(below(old).as_ref(), below(new).as_ref(), &path, keys);
+    }
+}
+
 /// Adds what was said in vain to the row of the key that it meant.
 fn annotate(rows: &mut [Row], problems: Vec<Problem>, prefix: &str) {
     for problem in problems {
@@ -168,6 +209,19 @@ mod tests {
     fn one(rows: &[Row], key: &str) -> Row {
         let found = rows.iter().find(|row| row.key == key);
         found.unwrap_or_else(|| panic!("no {key}")).clone()
+    }
+
+    #[test]
+    fn changes_are_named_without_their_values() {
+        let read = |text| Local::new(vec![Node::parse(text).unwrap()]);
+        let old = read("name: a\ntags: {x: 1, y: 2}\npostgresql: {pg_hba: [a]}\n");
+        let new = read("name: b\ntags: {x: 1, z: 2}\npostgresql: {pg_hba: [a, b]}\n");
+        let found = changed(&old, &new);
+        let keys: Vec<(&str, bool)> = found.iter().map(|c| (c.key.as_str(), c.fixed)).collect();
+        let expected =
+            [("name", true), ("tags.y", false), ("tags.z", false), ("postgresql.pg_hba", false)];
+        assert_eq!(keys, expected);
+        assert_eq!(changed(&old, &old), []);
     }
 
     #[test]

@@ -76,7 +76,14 @@ pub enum Input {
     /// What the shell adds to the member key (a pending restart, tags, ...) has changed: it is
     /// written again.
     MemberChanged,
-    /// The same, and a copy or repair that runs is given up for it.
+    /// The node's tags are others: they count from now on, and the member key is written again.
+    Tags {
+        /// It may never lead.
+        nofailover: bool,
+        /// Others copy from it first.
+        clonefrom: bool,
+    },
+    /// [`Input::Reinitialize`], and a copy or repair that runs is given up for it.
     ReinitializeNow,
     /// An operator wants PostgreSQL stopped in order and started where it is.
     Restart,

@@ -271,6 +271,10 @@ impl Node {
             Input::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
             Input::Reinitialize => self.reinitialize = self.reign.is_none(),
             Input::MemberChanged => self.member_stale = true,
+            Input::Tags { nofailover, clonefrom } => {
+                (self.config.nofailover, self.config.clonefrom) = (nofailover, clonefrom);
+                self.member_stale = true;
+            }
             Input::ReinitializeNow => self.reinitialize_now(),
             Input::Restart => self.ask_restart(),
         }

@@ -62,6 +62,9 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::MemberChanged => "member changed".to_owned(),
         Input::ReinitializeNow => "reinitialize now".to_owned(),
         Input::Restart => "restart".to_owned(),
+        Input::Tags { nofailover, clonefrom } => {
+            format!("tags nofailover={nofailover} clonefrom={clonefrom}")
+        }
     })
 }
 

@@ -29,8 +29,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pgherd_api::tls::TlsError;
 use pgherd_api::{Keys, json};
-use pgherd_config::Login;
 use pgherd_config::rest::{RestServer, ServerTokens};
+use pgherd_config::{Login, Settings};
 use pgherd_core::NodeName;
 use pgherd_store::Client;
 use tokio::net::{TcpListener, TcpStream};
@@ -62,6 +62,7 @@ const CONNECTIONS_OF_ONE: usize = 128;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything that an answer needs.
+#[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) identity: Identity,
     pub(crate) board: watch::Receiver<Arc<Board>>,
@@ -81,6 +82,20 @@ pub(crate) struct Desk {
     pub(crate) tags: serde_json::Map<String, serde_json::Value>,
     /// PostgreSQL's version as a number: 170005.
     pub(crate) server_version: u32,
+}
+
+impl Desk {
+    /// The same with other settings. Where it listens and its certificates are a start's.
+    pub(crate) fn with(&self, settings: &Settings) -> Self {
+        let tls = self.rest.tls.clone();
+        Self {
+            auth: settings.api_auth.clone(),
+            headers: headers(&settings.rest_server),
+            rest: RestServer { tls, ..settings.rest_server.clone() },
+            tags: settings.published_tags(),
+            ..self.clone()
+        }
+    }
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -110,7 +125,12 @@ impl Scheme {
 }
 
 /// Answers until the future is dropped; its tasks end with it.
-pub(crate) async fn serve(listener: TcpListener, scheme: Scheme, desk: Arc<Desk>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    scheme: Scheme,
+    desks: watch::Receiver<Arc<Desk>>,
+) {
+    let events = desks.borrow().events.clone();
     let (sender, mut upgrades) = mpsc::channel(UPGRADES_BOUND);
     let mut connections: JoinSet<IpAddr> = JoinSet::new();
     let mut callers: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -135,9 +155,9 @@ pub(crate) async fn serve(listener: TcpListener, scheme: Scheme, desk: Arc<Desk>
                     }
                     *of_one += 1;
                     let tls = current.as_ref().map(|current| current.borrow().clone());
-                    let (desk, sender, ip) = (Arc::clone(&desk), sender.clone(), peer.ip());
+                    let (desks, sender, ip) = (desks.clone(), sender.clone(), peer.ip());
                     connections.spawn(async move {
-                        connection(stream, ip, tls, &desk, &sender).await;
+                        connection(stream, ip, tls, &desks, &sender).await;
                         ip
                     });
                 }
@@ -148,8 +168,7 @@ pub(crate) async fn serve(listener: TcpListener, scheme: Scheme, desk: Arc<Desk>
                 }
             },
             Some(Upgrade { from, on }) = upgrades.recv() => {
-                let events = desk.events.clone();
-                let task = streams.spawn(peers::receive(from.clone(), on, events));
+                let task = streams.spawn(peers::receive(from.clone(), on, events.clone()));
                 // A peer has one stream; what an older one still holds is late.
                 if let Some(older) = latest.insert(from, task) {
                     older.abort();
@@ -172,33 +191,39 @@ async fn connection(
     stream: TcpStream,
     address: IpAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
-    desk: &Desk,
+    desks: &watch::Receiver<Arc<Desk>>,
     upgrades: &mpsc::Sender<Upgrade>,
 ) {
     // Without it an answer of two packets waits for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
         let caller = Caller { address, proof: Proof::None };
-        return speak(TokioIo::new(stream), caller, desk, upgrades).await;
+        return speak(TokioIo::new(stream), caller, desks, upgrades).await;
     };
     let handshake = TlsAcceptor::from(tls).accept(stream);
     match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
         Ok(Ok(stream)) => {
             let certified = stream.get_ref().1.peer_certificates().is_some_and(|it| !it.is_empty());
             let proof = if certified { Proof::Certificate } else { Proof::None };
-            speak(TokioIo::new(stream), Caller { address, proof }, desk, upgrades).await;
+            speak(TokioIo::new(stream), Caller { address, proof }, desks, upgrades).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
     }
 }
 
-async fn speak<S>(stream: S, caller: Caller, desk: &Desk, upgrades: &mpsc::Sender<Upgrade>)
-where
+async fn speak<S>(
+    stream: S,
+    caller: Caller,
+    desks: &watch::Receiver<Arc<Desk>>,
+    upgrades: &mpsc::Sender<Upgrade>,
+) where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let service = service_fn(|request| async move {
-        let mut answer = answer(desk, caller, upgrades, request).await;
+        // Each call sees the settings of its moment.
+        let desk = desks.borrow().clone();
+        let mut answer = answer(&desk, caller, upgrades, request).await;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             for (name, value) in &desk.headers {
                 answer.headers_mut().insert(name, value.clone());
@@ -295,6 +320,10 @@ async fn control(desk: &Desk, call: Unsafe, request: Request<Incoming>) -> Answe
         Unsafe::PatchConfig => config::patch(desk, &body).await,
         Unsafe::PutConfig => config::put(desk, &body).await,
         Unsafe::Reinitialize => reinitialize::request(desk, &body).await,
+        Unsafe::Reload => match desk.events.send(Event::Reload).await {
+            Ok(()) => text(StatusCode::ACCEPTED, "reload scheduled"),
+            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping"),
+        },
         Unsafe::Failsafe => text(StatusCode::BAD_GATEWAY, "Failsafe mode is disabled"),
         // As Patroni on this system: said, and nothing done. A service manager stops agents.
         Unsafe::Sigterm => text(StatusCode::ACCEPTED, "shutdown scheduled"),

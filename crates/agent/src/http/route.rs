@@ -40,6 +40,8 @@ pub(super) enum Unsafe {
     Reinitialize,
     /// A Patroni leader asks whether it may stay: not ours to grant.
     Failsafe,
+    /// Read the configuration again.
+    Reload,
     Sigterm,
 }
 
@@ -94,6 +96,7 @@ pub(super) static TABLE: &[Row] = &[
         &[200, 202, 400, 409, 422, 500, 503],
     ),
     row(Method::DELETE, "restart", Route::Unsafe(Unsafe::DeleteRestart), &[200, 400, 404, 503]),
+    row(Method::POST, "reload", Route::Unsafe(Unsafe::Reload), &[202, 400, 503]),
     row(
         Method::PATCH,
         "config",
@@ -126,6 +129,7 @@ impl Unsafe {
             | Self::Restart
             | Self::DeleteRestart
             | Self::Reinitialize
+            | Self::Reload
             | Self::Failsafe
             | Self::Sigterm => false,
         }

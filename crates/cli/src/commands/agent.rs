@@ -1,5 +1,6 @@
 //! `pgherd agent [FILE|DIR]`: one node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -42,8 +43,22 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
     Lock::wait_free(&settings.run_dir.join("agent.lock"), PREDECESSOR);
     sources::forget_environment();
     start_logging();
+    let environment = sources.environment;
+    let path = args.file.clone();
+    // The environment is what it was at the start (contract 3.2): nobody can change a process's.
+    let reread = Arc::new(move || {
+        let again = sources::again(path.as_deref(), &environment)?;
+        resolve(&again).map(|Resolved { value, warnings }| {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            value
+        })
+    });
     block_on(async {
         let stop = asked_to_stop()?;
-        Ok(Box::pin(pgherd_agent::run(settings, stop)).await.context("the agent stopped")?)
+        Ok(Box::pin(pgherd_agent::run(settings, reread, stop))
+            .await
+            .context("the agent stopped")?)
     })
 }

@@ -222,7 +222,7 @@ fn the_table_of_calls() {
 async fn served(fixture: &Fixture) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(serve(listener, Scheme::Http, Arc::clone(&fixture.desk))))
+    (address, tokio::spawn(serve(listener, Scheme::Http, desks(&fixture.desk))))
 }
 
 #[tokio::test]
@@ -503,4 +503,9 @@ async fn peers_hear_each_other_and_notice_the_end() {
         }
     }
     assert_eq!(lost, [PeerLost::Closed(node("pg-0")), PeerLost::Refused(node("pg-0"))]);
+}
+
+/// Desks of which there is one.
+fn desks(desk: &Arc<Desk>) -> watch::Receiver<Arc<Desk>> {
+    watch::Sender::new(Arc::clone(desk)).subscribe()
 }

@@ -131,7 +131,7 @@ async fn served(rest: RestServer) -> (Fixture, String, tokio::task::JoinHandle<(
     fixture.desk = Arc::new(desk);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let task = tokio::spawn(serve(listener, scheme, Arc::clone(&fixture.desk)));
+    let task = tokio::spawn(serve(listener, scheme, super::desks(&fixture.desk)));
     (fixture, url, task)
 }
 
