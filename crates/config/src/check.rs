@@ -321,7 +321,7 @@ mod tests {
             "tags: {rack: a1, nofailover: no}",
             "postgresql: {parameters: {work_mem: 8MB, pg_stat_statements.max: 5}}",
             "bootstrap: {dcs: {ttl: 30, synchronous_mode: quorum, postgresql: {parameters: {max_connections: 200}}}}",
-            "log: {level: DEBUG, loggers: {postgres: WARNING}}",
+            "tags: {clonefrom: on}",
         ];
         for text in fine {
             assert_eq!(said(text), Vec::<String>::new(), "{text}");
