@@ -10,7 +10,7 @@ use pgherd_api::{Cluster, Keys, MemberSelf, PendingChange};
 use pgherd_config::{Problem, Settings};
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
-    Action, Incarnation, Input, Node, NodeName, OpId, RequestId, StoreOutcome, Time,
+    Action, Incarnation, Input, Node, NodeName, OpId, Reason, RequestId, StoreOutcome, Time,
 };
 use pgherd_postgres::Pending;
 use pgherd_store::{Snapshot, WatchEvent, Watcher};
@@ -78,7 +78,7 @@ pub(crate) struct Agent {
     /// A kill was asked for and has not ended.
     pub(crate) killing: bool,
     /// Why there is no point in going on.
-    pub(crate) fatal: Option<pgherd_store::Error>,
+    pub(crate) fatal: Option<AgentError>,
     pub(crate) exit: bool,
 }
 
@@ -126,16 +126,16 @@ impl Agent {
                     self.feed(Input::Shutdown);
                 }
                 Turn::Late => {
-                    self.finish().await;
+                    Box::pin(self.finish()).await;
                     return Err(AgentError::StopTimedOut(STOP_BOUND));
                 }
             }
             if let Some(error) = self.fatal.take() {
-                self.finish().await;
-                return Err(AgentError::Store(error));
+                Box::pin(self.finish()).await;
+                return Err(error);
             }
         }
-        self.finish().await;
+        Box::pin(self.finish()).await;
         Ok(())
     }
 
@@ -208,6 +208,11 @@ impl Agent {
                     "{}", decision.reason
                 );
                 self.journal.write(&decision);
+                let config = self.node.view().config.as_ref();
+                let paused = config.is_some_and(|config| config.value.pause);
+                if decision.reason == Reason::ForeignData && !paused {
+                    self.fatal = Some(AgentError::ForeignData { name: self.name.clone() });
+                }
             }
             Action::Exit => self.exit = true,
             // Done before anything else.
@@ -398,7 +403,7 @@ impl Agent {
     /// store may be put right, and the node goes on without it as long as it may.
     fn judge(&mut self, error: &pgherd_store::Error) {
         if self.store_seen.is_none() && error.is_misconfiguration() {
-            self.fatal = Some(error.clone());
+            self.fatal = Some(AgentError::Store(error.clone()));
         }
     }
 

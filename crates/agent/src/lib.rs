@@ -27,6 +27,7 @@ mod event;
 mod hooks;
 mod http;
 mod lock;
+mod namesake;
 mod patroni;
 mod peers;
 mod postgres;
@@ -91,6 +92,26 @@ pub enum AgentError {
     /// The handling of SIGHUP.
     #[error("SIGHUP can't be handled")]
     Signal(#[source] io::Error),
+    /// Another agent has this name.
+    #[error(
+        "there is already a node named {name} running: its agent answers at {url}; give this one \
+         another name, or stop the other"
+    )]
+    Namesake {
+        /// The name.
+        name: pgherd_core::NodeName,
+        /// Where the other one answers.
+        url: String,
+    },
+    /// The data directory is another cluster's.
+    #[error(
+        "system ID mismatch, node {name} belongs to a different cluster: its data directory is not \
+         of the cluster that the store has; move the directory away, or correct the scope"
+    )]
+    ForeignData {
+        /// This node.
+        name: pgherd_core::NodeName,
+    },
     /// The kernel's randomness.
     #[error("the system gives no random numbers")]
     Random(getrandom::Error),

@@ -80,7 +80,11 @@ impl PostgresLane {
                 false
             }
             Found::Unguarded { pids } => {
-                tracing::warn!(?pids, "PostgreSQL runs without a guard; stopping it");
+                tracing::warn!(
+                    ?pids,
+                    "PostgreSQL runs and nobody guards it: it was started by hand or by another \
+                     program; it is stopped in order, and started again under a guard"
+                );
                 true
             }
         };

@@ -31,7 +31,7 @@ use crate::postgres::{Addresses, PostgresLane};
 use crate::reload::{Reloader, Reread};
 use crate::schedule::Scheduler;
 use crate::store::{self, StoreLane};
-use crate::{AgentError, clock, durable};
+use crate::{AgentError, clock, durable, namesake};
 use pgherd_config::{Login, Settings};
 
 /// What a question to another member may take.
@@ -54,6 +54,7 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
     let identity = identity(&settings);
     let tls = pgherd_api::tls::client(&settings.rest_client, Trust::Signed)?;
     let asker = pgherd_api::Client::new(ASK_LIMIT).with_tls(Arc::clone(&tls));
+    namesake::check(&client, &keys, &settings, &asker).await?;
     let (sender, events) = mpsc::channel(EVENTS_BOUND);
     let journal = Journal::default();
     let board = watch::Sender::new(Arc::new(first_board(&node, incarnation)));
@@ -72,9 +73,9 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         tags: settings.published_tags(),
         server_version,
     }));
-    let http = tokio::spawn(http::serve(listener, scheme(&settings)?, desk.subscribe()));
     tracing::info!(node = %settings.name, scope = settings.scope, %address, "the agent runs");
     Ok(Agent {
+        http: tokio::spawn(http::serve(listener, scheme(&settings)?, desk.subscribe())),
         node,
         name: settings.name.clone(),
         incarnation,
@@ -99,7 +100,6 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         keys,
         journal,
         board,
-        http,
         teller: Teller::default(),
         callbacks: callbacks(&settings),
         desk,

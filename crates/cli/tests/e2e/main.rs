@@ -9,6 +9,7 @@ mod certificates;
 mod configure;
 mod guide;
 mod herd;
+mod lifecycle;
 mod many;
 mod mixed;
 mod patroni;
@@ -49,6 +50,8 @@ fn main() -> ExitCode {
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("the_guide_step_by_step", guide::the_guide_step_by_step),
+        test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),
+        test("adopts_what_was_started_by_hand", lifecycle::adopts_what_was_started_by_hand),
         test("patroni_and_pgherd_in_one_cluster", patroni::patroni_and_pgherd_in_one_cluster),
         test("patronictl", patronictl::works_and_looks_alike),
     ];

@@ -108,3 +108,27 @@ callbacks: {on_strat: /bin/true}
     let (_, problems) = read("method: restore\n", bootstrap);
     assert!(problems[0].words.contains("no section 'restore'"), "{problems:?}");
 }
+
+/// Each example of the guide is read without a word of complaint.
+#[test]
+fn the_guides_examples() {
+    let guide = include_str!("../../../../docs/lifecycle.md");
+    let blocks: Vec<&str> = guide.split("```yaml\n").skip(1).collect();
+    assert_eq!(blocks.len(), 4);
+    for block in blocks {
+        let (text, _) = block.split_once("```").unwrap();
+        let ((), problems) = read(text, |root| {
+            if root.has("bootstrap") {
+                let section = root.section("bootstrap");
+                section.section("dcs");
+                bootstrap(&section);
+                section.finish(&[]);
+            } else {
+                let section = root.section("postgresql");
+                hooks(&section);
+                section.finish(&[]);
+            }
+        });
+        assert_eq!(problems, [], "{text}");
+    }
+}
