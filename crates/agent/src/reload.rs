@@ -18,7 +18,7 @@ pub type Reread = Arc<dyn Fn() -> Result<Settings, Vec<Problem>> + Send + Sync>;
 
 /// The settings in force, and the way to new ones.
 pub(crate) struct Reloader {
-    settings: Settings,
+    settings: Box<Settings>,
     reread: Reread,
     events: mpsc::Sender<Event>,
     signal: Signal,
@@ -32,7 +32,7 @@ impl Reloader {
         events: mpsc::Sender<Event>,
     ) -> Result<Self, AgentError> {
         let signal = signal(SignalKind::hangup()).map_err(AgentError::Signal)?;
-        Ok(Self { settings, reread, events, signal, task: None })
+        Ok(Self { settings: Box::new(settings), reread, events, signal, task: None })
     }
 
     /// The next SIGHUP. Cancel-safe.
@@ -83,7 +83,7 @@ impl Reloader {
                 tracing::info!(key = change.key, "changed");
             }
         }
-        self.settings = settings;
+        *self.settings = settings;
         Some(&self.settings)
     }
 

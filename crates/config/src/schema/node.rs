@@ -20,8 +20,13 @@ pub(super) const KEYS: &[Key] = &[
     local("thread_stack_size", Bytes, "512kB", "Memory of a thread.").unused(NO_PYTHON),
     local("log", Section, "", "What the agent tells, and where."),
     local("log.type", Choice(&["plain", "json"]), "plain", "The form of a line.").unused(LOG),
-    local("log.level", Text, "INFO", "The least level that is told: ERROR, WARNING, INFO, DEBUG.")
-        .unused(LOG),
+    local(
+        "log.level",
+        Text,
+        "INFO",
+        "The least level that is told: ERROR, WARNING, INFO, DEBUG. RUST_LOG is stronger.",
+    )
+    .fixed(),
     local("log.traceback_level", Text, "ERROR", "When Patroni shows a traceback.")
         .unused("pgherd has no tracebacks; errors come with their causes"),
     local("log.format", Any, "", "The form of a plain line, in Python's words.")
