@@ -269,6 +269,7 @@ fn postgres_settings(
         port: settings.pg_port,
         cluster_name: settings.scope.clone(),
         node: settings.name.clone(),
+        account: pgherd_postgres::account(),
         superuser: credentials(&settings.superuser, "superuser"),
         replication: credentials(&settings.replication, "replication"),
         rewind: credentials(&settings.rewind, rewind),

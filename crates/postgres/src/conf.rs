@@ -211,10 +211,15 @@ pub(crate) fn hba_of_others(settings: &Settings, theirs: &str) -> String {
     format!("{OWN_ACCESS}{}{theirs}", own_access(settings))
 }
 
-/// `md5` means SCRAM for every role whose verifier is SCRAM's, and admits the others too: a cluster
-/// that was made elsewhere may have old verifiers.
+/// Where the superuser has the name of the system's user that runs PostgreSQL, the agent comes in as
+/// that user: a changed password must not lock it out, for it would have to take the server for dead.
+///
+/// Elsewhere with the password. `md5` means SCRAM for every role whose verifier is SCRAM's, and admits
+/// the others too: a cluster that was made elsewhere may have old verifiers.
 fn own_access(settings: &Settings) -> String {
-    format!("local all {} md5\n", hba_name(&settings.superuser.username))
+    let superuser = &settings.superuser.username;
+    let method = if settings.account.as_ref() == Some(superuser) { "peer" } else { "md5" };
+    format!("local all {} {method}\n", hba_name(superuser))
 }
 
 /// The lines of a `pg_hba.conf` behind the agent's own; `None` for one that is somebody else's.

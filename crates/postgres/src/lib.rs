@@ -35,7 +35,7 @@ pub use names::{parse as parse_names, render as render_names};
 pub use pending::{Pending, PendingChange};
 pub use script::run_command;
 pub use server::{Found, Progress, Server};
-pub use settings::{Address, Credentials, Peers, Secret, Settings};
+pub use settings::{Address, Credentials, Peers, Secret, Settings, account};
 pub use wanted::{COMMAND_LINE, Configuration, Wanted};
 
 /// Parameters that pgherd sets itself; the user's values for them are ignored.

@@ -36,6 +36,8 @@ pub struct Settings {
     /// This node; the `application_name` of its WAL receiver, and through
     /// [`NodeName::slot_name`] the name of its slot.
     pub node: NodeName,
+    /// The system's user that PostgreSQL runs as, where its name is known ([`crate::account`]).
+    pub account: Option<String>,
     /// The superuser, who works over the Unix socket only.
     pub superuser: Credentials,
     /// Who streams and copies.
@@ -59,6 +61,18 @@ pub struct Settings {
     pub stop_bound: Duration,
     /// How long a start or promotion may show no progress. 300 s (`primary_start_timeout`).
     pub start_bound: Duration,
+}
+
+/// The name of the system's user that this process runs as, where the machine's own list has it.
+#[must_use]
+pub fn account() -> Option<String> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let own = rustix::process::getuid().as_raw().to_string();
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == own).then(|| name.to_owned())
+    })
 }
 
 /// A user and a password.

@@ -70,6 +70,7 @@ impl Herd {
             port: at.port,
             cluster_name: "it's a: test".into(),
             node,
+            account: pgherd_postgres::account(),
             superuser: user(SUPERUSER),
             replication: user("replicator"),
             rewind: user("rewinder"),
