@@ -110,6 +110,11 @@ const STEPS: &[Step] = &[
         },
     },
     Step {
+        name: "lab",
+        about: "real clusters in network namespaces, with faults and a checker; a few minutes",
+        run: Run::Check(&["lab", "ci"]),
+    },
+    Step {
         name: "stack",
         about: "the compose file on Docker, with every fault; about six minutes",
         run: Run::Check(&["test", "-p", "pgherd-cli", "--test", "stack", "--locked"]),
