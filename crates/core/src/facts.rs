@@ -174,10 +174,9 @@ impl Node {
     /// The current term's beginning, when this node's WAL reaches it, becomes this WAL's term.
     pub(crate) fn learn_wal_term(&mut self) {
         // Also when that term is over: it may have ended before this node heard of it.
-        let (Some(term), Some(beat)) = (self.view.current_term(), self.view.current_beat()) else {
-            return;
-        };
-        let beat = &beat.value;
+        let ours = self.view.current_beat().map(|beat| beat.value.clone());
+        let beat = if self.view.foreign_leader() { self.foreign_beat() } else { ours };
+        let (Some(term), Some(beat)) = (self.view.current_term(), beat) else { return };
         let (Some(running), Some(replica)) = (self.running(), self.replica()) else { return };
         let reaches = beat.start.is_some_and(|start| replica.received >= start);
         // Whatever came since this data was last compared came from that one node: its WAL on this

@@ -73,6 +73,7 @@ fn carry_out(site: &mut Mixed, wanted: &mut BTreeMap<&str, Agent>, command: &Com
             site.wait_gone_and_back(command.node);
             return;
         }
+        ["pgherd", "check-config", file] if *file == FILE => site.check_config(command.node),
         ["patronictl", rest @ ..] if in_file(rest) => site.patronictl(&rest[2..]),
         ["pgherd", "ctl", rest @ ..] if in_file(rest) => site.ctl(&rest[2..]),
         other => panic!("the guide has a command that its test doesn't know: {other:?}"),

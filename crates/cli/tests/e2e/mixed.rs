@@ -154,6 +154,13 @@ impl Mixed {
         run(&mut command)
     }
 
+    /// `pgherd check-config FILE-OF-THE-NODE`.
+    pub(crate) fn check_config(&self, name: &str) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command.arg("check-config").arg(self.nodes[self.index(name)].file());
+        run(&mut command)
+    }
+
     /// The real patronictl with the same words.
     pub(crate) fn patronictl(&self, words: &[&str]) -> (bool, String) {
         let mut command = Command::new(PYTHON);

@@ -32,7 +32,8 @@ pub(crate) fn patroni_and_pgherd_in_one_cluster() {
     events.push(("patronictl switchover, Patroni to pgherd", Instant::now()));
     let words = ["switchover", "mixed", "--leader", "node1", "--candidate", "node3", "--force"];
     let (good, out) = site.patronictl(&words);
-    assert!(good && out.contains("Successfully switched over to \"node3\""), "{out}");
+    let done = "Successfully switched over to \"node3\"";
+    assert!(good && out.contains(done), "{out}\n{}", site.everything());
     site.wait_leader(|name| name == "node3");
     site.wait_whole(2);
 

@@ -86,6 +86,17 @@ fn a_leader_key_newer_than_the_term_is_a_term_of_its_own() {
 }
 
 #[test]
+fn what_streams_past_its_first_known_position_is_of_its_term() {
+    let mut bench = Bench::replica_n2();
+    bench.node.durable.data_from = Some(name("n1"));
+    bench.feed(Input::View(Arc::new(led_by_patroni())));
+    bench.later(10);
+    bench.feed(replica(bench.now, Some("n1"), true));
+    assert_eq!(bench.node.durable().wal_term, Some(Term(40)));
+    assert_eq!(bench.node.durable().wal_lineage, [Term(10)], "and continues what it was of before");
+}
+
+#[test]
 fn silence_deposes_no_foreign_leader() {
     let mut bench = follower();
     bench.take();
