@@ -108,6 +108,7 @@ pub fn effective(local: &Local, dynamic: &Map<String, Json>, role: Role) -> Post
         command_line.insert("cluster_name".to_owned(), scope);
     }
     let section = section(ours, theirs);
+    let founding = local.get(&["bootstrap", "pg_hba"]).and_then(|node| lines(&node));
     let lines = |key: &str| {
         let overlay = section.get(&format!("{key}_{}", role.word()));
         overlay.or_else(|| section.get(key)).and_then(lines)
@@ -116,7 +117,8 @@ pub fn effective(local: &Local, dynamic: &Map<String, Json>, role: Role) -> Post
     PostgresSettings {
         parameters,
         command_line,
-        hba: lines("pg_hba"),
+        // What a new cluster gets holds for as long as nobody says anything else.
+        hba: lines("pg_hba").or(founding),
         ident: lines("pg_ident"),
         recovery_conf: recovery_conf(section.get("recovery_conf").copied()),
         custom_conf: section.get("custom_conf").and_then(|node| node.scalar()).map(PathBuf::from),

@@ -132,3 +132,16 @@ fn the_guides_examples() {
         assert_eq!(problems, [], "{text}");
     }
 }
+
+#[test]
+fn the_founders_hba_holds_until_somebody_says_something_else() {
+    let founding = Node::parse("bootstrap: {pg_hba: [local all all trust]}").unwrap();
+    let local = crate::Local::new(vec![founding.clone()]);
+    let hba = |local: &crate::Local| {
+        crate::effective(local, &serde_json::Map::new(), crate::Role::Primary).hba
+    };
+    assert_eq!(hba(&local), Some(vec!["local all all trust".to_owned()]));
+    let other = Node::parse("postgresql: {pg_hba: [local all all md5]}").unwrap();
+    let both = crate::Local::new(vec![founding, other]);
+    assert_eq!(hba(&both), Some(vec!["local all all md5".to_owned()]));
+}
