@@ -12,7 +12,7 @@ use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
     Action, Incarnation, Input, Node, NodeName, OpId, Reason, RequestId, StoreOutcome, Time,
 };
-use pgherd_postgres::Pending;
+use pgherd_postgres::{Pending, SlotSeen};
 use pgherd_store::{Snapshot, WatchEvent, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +32,7 @@ use crate::postgres::{self, Observation, PostgresLane};
 use crate::reload::Reloader;
 use crate::restart::{Due, Here, Planned};
 use crate::schedule::Scheduler;
+use crate::slots::Slots;
 use crate::start;
 use crate::store::{self, StoreLane, StoreReply};
 use crate::{AgentError, clock};
@@ -60,6 +61,7 @@ pub(crate) struct Agent {
     pub(crate) store: StoreLane,
     pub(crate) postgres: PostgresLane,
     pub(crate) wishes: Wishes,
+    pub(crate) slots: Slots,
     pub(crate) peers: Peers,
     pub(crate) patroni: PatroniLane,
     pub(crate) disk: Disk,
@@ -272,6 +274,7 @@ impl Agent {
                 tracing::info!(force, "an operator asks for a new copy of the leader's data");
                 self.feed(if force { Input::ReinitializeNow } else { Input::Reinitialize });
             }
+            Event::Slots(seen) => self.on_slots(&seen),
             Event::PendingRestart(pending) => self.on_pending(pending),
             Event::Reload => self.reloader.begin(),
             Event::Reread(read) => self.reconfigure(*read),
@@ -446,7 +449,11 @@ impl Agent {
         self.patroni.follow(cluster.members());
         self.store.members(cluster.members());
         self.postgres.follow(cluster.members());
+        if self.node.leads().is_none() {
+            self.store.say_slots(cluster.status_slots().clone());
+        }
         let view = cluster.view();
+        self.wish_slots();
         // Before the decision: what it starts is started with this.
         self.hook();
         self.wish();
@@ -469,6 +476,25 @@ impl Agent {
         if let Some(wanted) = self.wishes.news(cluster, leads) {
             self.postgres.want(wanted);
         }
+    }
+
+    /// Slots follow the members, and the node's part in the cluster.
+    fn wish_slots(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let leads = if self.node.leads().is_some() { Leads::Yes } else { Leads::No };
+        if let Some(wishes) = self.slots.wishes(cluster, &self.name, leads, clock::now()) {
+            self.postgres.want_slots(wishes);
+        }
+    }
+
+    /// The leader says where its slots stand; whoever leads next goes on with what was said.
+    fn on_slots(&mut self, seen: &[SlotSeen]) {
+        let Some(cluster) = &self.cluster else { return };
+        if self.node.leads().is_some() {
+            self.store.say_slots(self.slots.status(cluster, &self.name, seen));
+        }
+        // Who is gone for long enough is nobody's news: the time itself is.
+        self.wish_slots();
     }
 
     fn on_pending(&mut self, pending: Pending) {

@@ -2,11 +2,15 @@
 //! both roles. A pure function, and the memory that keeps it from being asked twice.
 //! Leaves trying and writing it to `pgherd-postgres`.
 
+use std::collections::BTreeMap;
+
 use pgherd_api::Cluster;
 use pgherd_config::{Local, PostgresSettings, Problem, Role, effective};
 use pgherd_core::Revision;
 use pgherd_postgres::{Configuration, Wanted};
 use serde_json::{Map, Value};
+
+use crate::slots;
 
 /// Makes the configuration when what it depends on has changed.
 pub(crate) struct Wishes {
@@ -15,6 +19,8 @@ pub(crate) struct Wishes {
     founding: Map<String, Value>,
     /// Where sockets are beside the agent's own, unless somebody says something else.
     sockets: Option<&'static str>,
+    /// PostgreSQL's major version.
+    major: u32,
     /// What the last one was made of.
     made_of: Option<(Revision, Leads)>,
     /// Said already.
@@ -33,8 +39,9 @@ impl Wishes {
         local: Local,
         founding: Map<String, Value>,
         sockets: Option<&'static str>,
+        major: u32,
     ) -> Self {
-        Self { local, founding, sockets, made_of: None, warned: Vec::new() }
+        Self { local, founding, sockets, major, made_of: None, warned: Vec::new() }
     }
 
     /// The node says something else from now on.
@@ -82,6 +89,9 @@ impl Wishes {
                 }
             }
             let mut all = configuration(settings, synchronous);
+            if self.major >= 17 && slots::any_logical(dynamic) {
+                keep_logical_slots(&mut all.parameters);
+            }
             if let Some(sockets) = self.sockets {
                 let place = all.parameters.entry("unix_socket_directories".to_owned());
                 place.or_insert_with(|| sockets.to_owned());
@@ -91,6 +101,14 @@ impl Wishes {
         let wanted = Wanted { primary: of(Role::Primary), standby: of(in_recovery) };
         (wanted, warnings)
     }
+}
+
+/// PostgreSQL 17 keeps the primary's logical slots on its standbys, and a standby can hold what they
+/// need only by telling the primary what it needs itself.
+fn keep_logical_slots(parameters: &mut BTreeMap<String, String>) {
+    parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+    let sync = parameters.entry("sync_replication_slots".to_owned());
+    sync.or_insert_with(|| "on".to_owned());
 }
 
 /// `synchronous_standby_names` is the user's only while no synchronous mode is on: then the list is
@@ -132,7 +150,7 @@ mod tests {
         let text = "postgresql: {parameters: {work_mem: 1MB}, parameters_primary: {work_mem: 2MB}}";
         let local = Local::new(vec![Node::parse_file("n.yml", text).unwrap()]);
         let mut wishes =
-            Wishes::new(local, object(&json!({"postgresql": {"pg_hba": ["a"]}})), Some("/x"));
+            Wishes::new(local, object(&json!({"postgresql": {"pg_hba": ["a"]}})), Some("/x"), 15);
         let first = wishes.first();
         assert_eq!(first.primary.parameters["work_mem"], "2MB");
         assert_eq!(first.standby.parameters["work_mem"], "1MB");

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::postgres::Observation;
 use crate::restart::Planned;
-use pgherd_postgres::Pending;
+use pgherd_postgres::{Pending, SlotSeen};
 
 /// What happened outside.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(crate) enum Event {
     Reread(Box<Result<Settings, Vec<Problem>>>),
     /// An operator wants PostgreSQL restarted.
     Restart,
+    /// The replication slots as they were seen.
+    Slots(Vec<SlotSeen>),
     /// Other parameters wait for a restart of PostgreSQL.
     PendingRestart(Pending),
     /// An operator plans a restart, or takes the plan back; the answer says whether there was room

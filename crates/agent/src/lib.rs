@@ -34,6 +34,7 @@ mod postgres;
 mod reload;
 mod restart;
 mod schedule;
+mod slots;
 mod start;
 mod store;
 

@@ -11,8 +11,8 @@ use pgherd_api::MemberInfo;
 use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, Found, Progress, Server, Shown, Wanted};
-use tokio::sync::{Notify, mpsc};
+use pgherd_postgres::{Address, Found, Progress, Server, Shown, SlotWishes, Wanted};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +25,8 @@ const HURRIED: Duration = Duration::from_millis(15);
 /// A look at files that takes longer isn't waited for; the observation goes on without it.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
+/// Between two looks at slots: Patroni looks once in its cycle of 10 s.
+const KEEP_SLOTS: Duration = Duration::from_secs(5);
 /// Before a configuration that could not be brought is tried again.
 const BRING_AGAIN: Duration = Duration::from_secs(2);
 
@@ -52,6 +54,8 @@ pub(crate) struct PostgresLane {
     hurry: Arc<AtomicBool>,
     /// Another configuration is wanted.
     wish: Arc<Notify>,
+    /// The slots that are wanted; `None` while nobody knows.
+    slots: watch::Sender<Option<SlotWishes>>,
     operations: JoinSet<()>,
     watchers: JoinSet<()>,
     armed: Option<(Term, Time)>,
@@ -102,14 +106,37 @@ impl PostgresLane {
         let wish = Arc::new(Notify::new());
         watchers.spawn(bring_wishes(Arc::clone(&server), Arc::clone(&wish)));
         watchers.spawn(watch_pending(Arc::clone(&server), events.clone()));
+        let slots = watch::Sender::new(None);
+        watchers.spawn(keep_slots(Arc::clone(&server), slots.subscribe(), events.clone()));
         let operations = JoinSet::new();
-        Self { server, events, addresses, nudge, hurry, wish, operations, watchers, armed: None }
+        Self {
+            server,
+            events,
+            addresses,
+            nudge,
+            hurry,
+            wish,
+            slots,
+            operations,
+            watchers,
+            armed: None,
+        }
     }
 
     /// Has PostgreSQL take another configuration, as soon as nothing else is done to it.
     pub(crate) fn want(&self, wanted: Wanted) {
         self.server.want(wanted);
         self.wish.notify_one();
+    }
+
+    /// Has the slots kept that are wanted from now on.
+    pub(crate) fn want_slots(&self, wishes: SlotWishes) {
+        let wishes = Some(wishes);
+        self.slots.send_if_modified(|now| {
+            let other = *now != wishes;
+            *now = wishes;
+            other
+        });
     }
 
     /// Moves the guard's deadline. A store to shared memory: it waits for nothing.
@@ -236,6 +263,28 @@ async fn bring_wishes(server: Arc<Server>, wish: Arc<Notify>) {
         while let Err(error) = server.bring().await {
             tracing::warn!(%error, "the configuration could not be brought to PostgreSQL");
             sleep(BRING_AGAIN).await;
+        }
+    }
+}
+
+/// Keeps slots: at once when others are wanted, and now and then, for what they hold moves on.
+async fn keep_slots(
+    server: Arc<Server>,
+    mut wishes: watch::Receiver<Option<SlotWishes>>,
+    events: mpsc::Sender<Event>,
+) {
+    loop {
+        // An error: the lane is gone, and this task with it.
+        let _ = timeout(KEEP_SLOTS, wishes.changed()).await;
+        let wanted = wishes.borrow_and_update().clone();
+        let Some(wanted) = wanted else { continue };
+        match server.keep_slots(&wanted).await {
+            Ok(seen) => {
+                if events.send(Event::Slots(seen)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the slots could not be kept"),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
 use crate::reload::{Reloader, Reread};
 use crate::schedule::Scheduler;
+use crate::slots::Slots;
 use crate::store::{self, StoreLane};
 use crate::{AgentError, clock, durable, namesake};
 use pgherd_config::{Login, Settings};
@@ -45,8 +46,7 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
     let address = settings.rest_listen;
     let listener = listen(address).await?;
     let addresses: Addresses = Arc::default();
-    let wishes = wishes(&settings);
-    let (server, found, server_version) = open(&settings, &wishes, &addresses).await?;
+    let (wishes, server, found, server_version) = open(&settings, &addresses).await?;
 
     let incarnation = Incarnation(getrandom::u64().map_err(AgentError::Random)?);
     let node = Node::new(node_config(&settings)?, incarnation, durable, clock::now());
@@ -90,6 +90,7 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         watcher: client.watch_prefix(keys.prefix().to_owned()),
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
         wishes,
+        slots: Slots::default(),
         postgres: postgres(server, &found, &settings, addresses, &sender),
         reloader: Reloader::new(settings.clone(), reread, sender.clone())?,
         peers: Peers::new(identity, tls, sender),
@@ -122,15 +123,15 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
 /// PostgreSQL as it is found here, and its version as a number.
 async fn open(
     settings: &Settings,
-    wishes: &Wishes,
     addresses: &Addresses,
-) -> Result<(Server, pgherd_postgres::Found, u32), AgentError> {
+) -> Result<(Wishes, Server, pgherd_postgres::Found, u32), AgentError> {
     let bin = binaries(settings).await?;
+    let wishes = wishes(settings, bin.major);
     let version = version_number(&bin);
     let told = postgres_settings(settings, bin, wishes.first());
     let opened = Server::open(told, peers(addresses)).await;
     let (server, found) = opened.map_err(AgentError::Postgres)?;
-    Ok((server, found, version))
+    Ok((wishes, server, found, version))
 }
 
 fn callbacks(settings: &Settings) -> Callbacks {
@@ -297,9 +298,9 @@ fn connection_options(settings: &Settings, account: &str) -> BTreeMap<&'static s
     CONNECTION_OPTIONS.iter().filter_map(option).collect()
 }
 
-fn wishes(settings: &Settings) -> Wishes {
+fn wishes(settings: &Settings, major: u32) -> Wishes {
     let (local, founding) = (settings.local.clone(), settings.founding_config.clone());
-    Wishes::new(local, founding, usual_sockets(settings))
+    Wishes::new(local, founding, usual_sockets(settings), major)
 }
 
 /// Where Debian's and PGDG's clients look for a server when nobody names one. A cluster that

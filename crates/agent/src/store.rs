@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd_api::{Change, Encoder, Keys, MemberInfo, MemberSelf, Record};
+use pgherd_api::{Change, Encoder, Keys, MemberInfo, MemberSelf, Record, StatusSlots};
 use pgherd_config::{StoreSettings, StoreTls};
-use pgherd_core::cluster::{Compare, Op, Purpose, Txn, Value};
+use pgherd_core::cluster::{Compare, Key, Op, Purpose, Status, Txn, Value};
 use pgherd_core::{LeaseId, NodeName, RequestId, Revision, StoreOutcome, StoreRequest};
 use pgherd_store::{
     Client, Credentials, DISCOVERY_INTERVAL, Error, Event, InvalidEndpoint, KeyValue, Options,
@@ -46,6 +46,8 @@ pub(crate) struct StoreLane {
     client: Client,
     keys: Keys,
     encoder: Encoder,
+    /// `status` says something else of slots than the store has.
+    status_stale: bool,
     requests: JoinSet<(RequestId, StoreReply)>,
     /// What was said last of an outage.
     trouble: Option<Trouble>,
@@ -80,7 +82,7 @@ pub(crate) enum StoreReply {
 
 impl StoreLane {
     pub(crate) fn new(client: Client, keys: Keys, encoder: Encoder) -> Self {
-        Self { client, keys, encoder, requests: JoinSet::new(), trouble: None }
+        Self { client, keys, encoder, status_stale: false, requests: JoinSet::new(), trouble: None }
     }
 
     /// What the member key says beside the core's record, to be changed.
@@ -92,6 +94,28 @@ impl StoreLane {
     pub(crate) fn members(&mut self, members: &BTreeMap<NodeName, MemberInfo>) {
         let url = |info: &MemberInfo| info.api_url.clone().unwrap_or_default();
         self.encoder.api_urls = members.iter().map(|(n, info)| (n.clone(), url(info))).collect();
+    }
+
+    /// What `status` says of slots from now on; the next beat takes it along.
+    pub(crate) fn say_slots(&mut self, slots: StatusSlots) {
+        self.status_stale |= self.encoder.status != slots;
+        self.encoder.status = slots;
+    }
+
+    /// The core writes `status` when the position moved; slots move without it.
+    fn with_status(&mut self, mut txn: Txn) -> Txn {
+        let said = |op: &Op| matches!(op, Op::Put(Key::Status, ..));
+        let beat = txn.then.iter().find_map(|op| match op {
+            Op::Put(Key::Beat, Value::Beat(beat), _) if beat.ended.is_none() => Some(beat.lsn),
+            Op::Put(..) | Op::Delete(_) => None,
+        });
+        if let Some(optime) = beat.filter(|_| txn.purpose == Purpose::Beat)
+            && std::mem::take(&mut self.status_stale)
+            && !txn.then.iter().any(said)
+        {
+            txn.then.push(Op::Put(Key::Status, Value::Status(Status { optime }), None));
+        }
+        txn
     }
 
     /// Sends a request; the answer comes out of [`Self::next`].
@@ -115,7 +139,8 @@ impl StoreLane {
             }
             StoreRequest::Txn(txn) => {
                 let purpose = txn.purpose;
-                match to_store(&self.keys, &self.encoder, &dated(txn)) {
+                let txn = dated(self.with_status(txn));
+                match to_store(&self.keys, &self.encoder, &txn) {
                     Ok(txn) => {
                         self.requests
                             .spawn(async move { (id, transact(client, txn, within).await) });

@@ -2,7 +2,7 @@
 //! tools read. Built from one read, kept up to date by the watch.
 //! Leaves the store's client to its own crate: its types are mirrored by [`Record`] and [`Change`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pgherd_core::cluster::{ClusterView, Key, Keyed};
@@ -141,6 +141,17 @@ impl Schedule {
     }
 }
 
+/// What `status` says of slots (contract 1.3).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StatusSlots {
+    /// Where the leader's slots stand.
+    pub slots: BTreeMap<String, Lsn>,
+    /// Slots that are kept for members, also for those that are gone.
+    pub retain: BTreeSet<String>,
+    /// The slot that others have for the leader: its place is the leader's own.
+    pub own: Option<String>,
+}
+
 /// The `config` key as it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RawConfig {
@@ -161,6 +172,7 @@ pub struct Cluster {
     schedule: Option<Schedule>,
     history: Option<Value>,
     failsafe: Option<Value>,
+    status_slots: StatusSlots,
 }
 
 impl Cluster {
@@ -176,6 +188,7 @@ impl Cluster {
             schedule: None,
             history: None,
             failsafe: None,
+            status_slots: StatusSlots::default(),
         };
         cluster.apply(revision, records.into_iter().map(Change::Put));
         cluster
@@ -197,6 +210,7 @@ impl Cluster {
             schedule: &mut self.schedule,
             history: &mut self.history,
             failsafe: &mut self.failsafe,
+            status_slots: &mut self.status_slots,
         };
         for change in changes {
             match change {
@@ -253,6 +267,12 @@ impl Cluster {
         self.failsafe.as_ref()
     }
 
+    /// What the leader last said of its slots.
+    #[must_use]
+    pub fn status_slots(&self) -> &StatusSlots {
+        &self.status_slots
+    }
+
     /// Where its keys lie.
     #[must_use]
     pub fn keys(&self) -> &Keys {
@@ -268,6 +288,7 @@ struct Side<'a> {
     schedule: &'a mut Option<Schedule>,
     history: &'a mut Option<Value>,
     failsafe: &'a mut Option<Value>,
+    status_slots: &'a mut StatusSlots,
 }
 
 fn put(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, record: &Record) {
@@ -293,7 +314,10 @@ fn put(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, record: &Record
         Key::Beat => view.beat = ours(record),
         Key::Claim => view.claim = ours(record),
         Key::Sync => view.sync = Some(keyed(record, decode::sync(bytes))),
-        Key::Status => view.status = decode::status(bytes).map(|status| keyed(record, status)),
+        Key::Status => {
+            view.status = decode::status(bytes).map(|status| keyed(record, status));
+            *side.status_slots = decode::status_slots(bytes);
+        }
         Key::Failover => {
             let asked = decode::failover(bytes);
             *side.failover = Some(Revision(record.modified));
@@ -334,7 +358,10 @@ fn delete(keys: &Keys, view: &mut ClusterView, side: &mut Side<'_>, path: &[u8])
         Key::Beat => view.beat = None,
         Key::Claim => view.claim = None,
         Key::Sync => view.sync = None,
-        Key::Status => view.status = None,
+        Key::Status => {
+            view.status = None;
+            *side.status_slots = StatusSlots::default();
+        }
         Key::Failover => {
             view.failover = None;
             *side.failover = None;

@@ -11,7 +11,7 @@ use pgherd_core::cluster::{
 use pgherd_core::{Instance, Lsn, NodeName, SystemId, Timeline};
 use serde_json::{Map, Value};
 
-use crate::cluster::{MemberInfo, Schedule};
+use crate::cluster::{MemberInfo, Schedule, StatusSlots};
 use crate::{config, words};
 
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
@@ -39,6 +39,24 @@ pub(crate) fn status(bytes: &[u8]) -> Option<Status> {
     // A bare integer is what Patroni before 2.1 wrote.
     let optime = value.as_u64().or_else(|| value.get("optime").and_then(lenient_u64))?;
     Some(Status { optime: Lsn(optime) })
+}
+
+/// The parts of `status` about slots; former agents wrote each as JSON within a text.
+pub(crate) fn status_slots(bytes: &[u8]) -> StatusSlots {
+    let Some(status) = object(bytes) else { return StatusSlots::default() };
+    let part = |name: &str| match status.get(name) {
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
+        Some(value) => value.clone(),
+        None => Value::Null,
+    };
+    let (slots, retain) = (part("slots"), part("retain_slots"));
+    let place = |(name, at): (&String, &Value)| Some((name.clone(), Lsn(lenient_u64(at)?)));
+    let names = retain.as_array().into_iter().flatten().filter_map(Value::as_str);
+    StatusSlots {
+        slots: slots.as_object().into_iter().flatten().filter_map(place).collect(),
+        retain: names.map(str::to_owned).collect(),
+        own: None,
+    }
 }
 
 /// A key without a leader names nobody.

@@ -1,7 +1,7 @@
 //! The core's values as bytes for the store: what Patroni would write, byte for byte, where the key
 //! is Patroni's (contract 1.3), and serde's compact JSON where it is ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_core::cluster::{
     FailoverRequest, HistoryLine, Initialize, MemberRecord, MemberRole, Status, SyncState, Value,
@@ -10,6 +10,7 @@ use pgherd_core::{Instance, Lsn, NodeName, Timeline};
 use serde::Serialize;
 use serde_json::Map;
 
+use crate::cluster::StatusSlots;
 use crate::{COMPATIBLE_VERSION, config, words};
 
 /// What a node publishes of itself beside the core's [`MemberRecord`].
@@ -45,6 +46,8 @@ pub struct Encoder {
     pub member: MemberSelf,
     /// Where each member's REST API is, for `failsafe`.
     pub api_urls: BTreeMap<NodeName, String>,
+    /// What `status` says of slots, beside the core's position.
+    pub status: StatusSlots,
     /// What a new cluster's `config` says beside the core's settings (`postgresql.parameters`, ...).
     pub founding_config: Map<String, serde_json::Value>,
 }
@@ -69,7 +72,7 @@ impl Encoder {
             Value::Beat(beat) => serde_json::to_vec(beat),
             Value::Claim(claim) => serde_json::to_vec(claim),
             Value::Sync(sync) => serde_json::to_vec(&SyncJson::new(sync)),
-            Value::Status(Status { optime }) => serde_json::to_vec(&StatusJson { optime: *optime }),
+            Value::Status(Status { optime }) => self.status(*optime),
             Value::Failover(None) => Ok(b"{}".to_vec()),
             Value::Failover(Some(request)) => failover(request, None),
             Value::History(lines) => history(lines),
@@ -80,6 +83,17 @@ impl Encoder {
             }
             Value::Member(record) => self.member(record),
         }
+    }
+
+    fn status(&self, optime: Lsn) -> Result<Vec<u8>, serde_json::Error> {
+        let StatusSlots { slots, retain, own } = &self.status;
+        let own = own.as_deref().map(|own| (own, optime));
+        let places = slots.iter().map(|(name, at)| (name.as_str(), *at));
+        serde_json::to_vec(&StatusJson {
+            optime,
+            slots: places.chain(own).collect(),
+            retain_slots: retain,
+        })
     }
 
     fn member(&self, record: &MemberRecord) -> Result<Vec<u8>, serde_json::Error> {
@@ -187,8 +201,12 @@ struct MemberJson<'a> {
 }
 
 #[derive(Serialize)]
-struct StatusJson {
+struct StatusJson<'a> {
     optime: Lsn,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    slots: BTreeMap<&'a str, Lsn>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    retain_slots: &'a BTreeSet<String>,
 }
 
 #[derive(Serialize)]

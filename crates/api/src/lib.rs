@@ -18,7 +18,7 @@ pub mod tls;
 pub mod words;
 
 pub use client::{Client, ClientError, Response};
-pub use cluster::{Change, Cluster, MemberInfo, Record, Schedule};
+pub use cluster::{Change, Cluster, MemberInfo, Record, Schedule, StatusSlots};
 pub use encode::{Encoder, MemberSelf, PendingChange};
 pub use keys::Keys;
 

@@ -207,7 +207,8 @@ pub fn bytes(value: &Value) -> Option<u64> {
 }
 
 /// A number with PostgreSQL's unit for times; seconds without one.
-fn duration(value: &Value) -> Option<Duration> {
+#[must_use]
+pub fn duration(value: &Value) -> Option<Duration> {
     scalar(value).and_then(|text| parse::span(&text).ok())
 }
 

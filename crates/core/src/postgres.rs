@@ -238,8 +238,8 @@ pub enum PgOp {
         /// The value to be in force.
         names: SyncNames,
     },
-    /// Make sure that each of these nodes has a physical slot here, and that slots made by pgherd
-    /// for others are gone.
+    /// Make sure that each of these nodes has a physical slot here. What becomes of the slots of
+    /// others is the shell's: it knows how long they are kept.
     EnsureSlots {
         /// The nodes that may stream from here.
         nodes: Vec<NodeName>,

@@ -147,7 +147,8 @@ pub(crate) fn value_in(text: &str, name: &str) -> Option<String> {
 fn primary_conninfo(settings: &Settings, upstream: &NodeName, at: &Address) -> String {
     let node = &settings.node;
     format!(
-        "{} application_name={node} fallback_application_name={upstream}",
+        // The database is for PostgreSQL 17's slot synchronisation; streaming ignores it.
+        "{} dbname=postgres application_name={node} fallback_application_name={upstream}",
         conninfo(at, &settings.replication, &settings.passfile.to_string_lossy())
     )
 }

@@ -21,6 +21,7 @@ mod pending;
 mod script;
 mod server;
 mod settings;
+mod slots;
 mod sql;
 mod tool;
 mod vet;
@@ -36,6 +37,7 @@ pub use pending::{Pending, PendingChange};
 pub use script::run_command;
 pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings, account};
+pub use slots::{Dropping, LogicalSlot, SlotPattern, SlotSeen, SlotWishes};
 pub use wanted::{COMMAND_LINE, Configuration, Wanted};
 
 /// Parameters that pgherd sets itself; the user's values for them are ignored.

@@ -15,7 +15,8 @@ use crate::conf::Shape;
 use crate::facts::{Memory, Shown, blocking};
 use crate::life::Fence;
 use crate::pending::Pending;
-use crate::sql::Task;
+use crate::slots::{SlotSeen, SlotWishes};
+use crate::sql::{Sql, Task};
 use crate::vet::Confs;
 use crate::{Peers, PgError, Settings, Wanted, files};
 
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) checkpoint: Mutex<Option<Task>>,
     /// One operation at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The connection that keeps slots, and the turn to do it.
+    pub(crate) slots: tokio::sync::Mutex<Option<Sql>>,
     _lock: File,
 }
 
@@ -217,6 +220,14 @@ impl Server {
         self.core.pending_restart(&self.pending_seen).await
     }
 
+    /// Brings the slots to what is wanted, and gives those that were there before.
+    ///
+    /// # Errors
+    /// [`PgError`] when the server doesn't run or refuses; what was done before stays done.
+    pub async fn keep_slots(&self, wishes: &SlotWishes) -> Result<Vec<SlotSeen>, PgError> {
+        self.core.keep_slots(wishes).await
+    }
+
     /// The data directory's identity.
     ///
     /// # Errors
@@ -268,6 +279,7 @@ impl Core {
             progress: Mutex::default(),
             checkpoint: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            slots: tokio::sync::Mutex::default(),
             _lock: lock,
         };
         Ok((core, found))

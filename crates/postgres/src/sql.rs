@@ -38,8 +38,17 @@ impl Sql {
     /// To the local server, as superuser, over the Unix socket. Its commits wait for no standby
     /// unless it asks for that.
     pub(crate) async fn local(settings: &Settings, bound: Duration) -> Result<Self, PgError> {
+        Self::local_to(settings, "postgres", bound).await
+    }
+
+    /// The same, to a database.
+    pub(crate) async fn local_to(
+        settings: &Settings,
+        database: &str,
+        bound: Duration,
+    ) -> Result<Self, PgError> {
         let mut config = Config::new();
-        config.host_path(&settings.socket_dir).port(settings.port);
+        config.host_path(&settings.socket_dir).port(settings.port).dbname(database);
         Self::open(config, &settings.superuser, bound).await
     }
 
@@ -50,7 +59,7 @@ impl Sql {
         bound: Duration,
     ) -> Result<Self, PgError> {
         let mut config = Config::new();
-        config.host(&at.host).port(at.port).connect_timeout(bound);
+        config.host(&at.host).port(at.port).dbname("postgres").connect_timeout(bound);
         Self::open(config, user, bound).await
     }
 
@@ -62,7 +71,6 @@ impl Sql {
         config
             .user(&user.username)
             .password(user.password.reveal())
-            .dbname("postgres")
             .application_name("pgherd")
             .options(
                 "-c search_path=pg_catalog -c synchronous_commit=local -c statement_timeout=0",

@@ -40,7 +40,7 @@ fn encoder() -> Encoder {
             ..MemberSelf::default()
         },
         api_urls: [(node("pg-node2"), "http://127.0.0.1:18002/patroni".to_owned())].into(),
-        founding_config: serde_json::Map::new(),
+        ..Encoder::default()
     }
 }
 
@@ -163,6 +163,25 @@ fn a_pending_restart_stands_between_tags_and_positions() {
     assert!(text.ends_with(&format!("{tail}{}", signed())), "{text}");
     let read = cluster(&[("members/n", &text)]);
     assert!(read.members()[&node("n")].pending_restart);
+}
+
+#[test]
+fn status_carries_the_leaders_slots() {
+    let text = concat!(
+        r#"{"optime":85031944,"slots":{"pg_node1":85031944,"pg_node2":85031900},"#,
+        r#""retain_slots":["pg_node1","pg_node2"]}"#
+    );
+    let read = cluster(&[("status", text)]);
+    let mut encoder = encoder();
+    encoder.status = read.status_slots().clone();
+    encoder.status.slots.remove("pg_node1");
+    encoder.status.own = Some("pg_node1".to_owned());
+    let value = Value::Status(Status { optime: Lsn(85_031_944) });
+    assert_eq!(String::from_utf8(encoder.encode(&value).unwrap()).unwrap(), text);
+    let former = r#"{"optime":7,"slots":"{\"a\":5}","retain_slots":"[\"b\"]"}"#;
+    let read = cluster(&[("status", former)]);
+    assert_eq!(read.status_slots().slots["a"], Lsn(5));
+    assert!(read.status_slots().retain.contains("b"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::herd::Herd;
 use crate::started;
@@ -17,10 +17,14 @@ pub(crate) fn edit_config_reaches_every_node() {
     let born = on_all(&herd, "extract(epoch FROM pg_postmaster_start_time())::bigint");
     edit(&herd, &["-p", "work_mem=7MB", "-p", "max_connections=90"]);
     until(&herd, "work_mem everywhere", |herd| on_all(herd, &setting("work_mem")) == [7168; 3]);
-    let reason = json!({"max_connections": {"old_value": "100", "new_value": "90"}});
+    let reason = "max_connections: 100->90";
     until(&herd, "a pending restart everywhere", |herd| {
-        rows(herd).iter().all(|row| row["Pending restart reason"] == reason)
+        let rows = rows(herd);
+        rows.len() == 3 && rows.iter().all(|row| row["Pending restart reason"] == reason)
     });
+    // Every node that can lead has a slot for each of the others.
+    let slots = "count(*) FROM pg_replication_slots WHERE slot_name LIKE 'node_'";
+    until(&herd, "slots everywhere", |herd| on_all(herd, slots) == [2; 3]);
     assert_eq!(on_all(&herd, &setting("max_connections")), [100; 3]);
 
     // What PostgreSQL can't take changes nothing, and the rest of the change arrives.

@@ -8,6 +8,7 @@ mod killing;
 mod lifecycle;
 mod node;
 mod replication;
+mod slots;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     basics::add(&mut trials);
     configuration::add(&mut trials);
     replication::add(&mut trials);
+    slots::add(&mut trials);
     killing::add(&mut trials);
     lifecycle::add(&mut trials);
     libtest_mimic::run(&args, trials).exit_code()
