@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use pgherd_api::{Cluster, Keys, MemberSelf, PendingChange};
 use pgherd_config::{Problem, Settings};
+use pgherd_core::peer::PeerMessage;
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
     Action, Incarnation, Input, Node, NodeName, OpId, Reason, RequestId, StoreOutcome, Time,
 };
 use pgherd_postgres::{Pending, SlotSeen};
 use pgherd_store::{Snapshot, WatchEvent, Watcher};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -64,6 +65,8 @@ pub(crate) struct Agent {
     pub(crate) slots: Slots,
     pub(crate) peers: Peers,
     pub(crate) patroni: PatroniLane,
+    /// A Patroni leader that waits for this node's promise.
+    pub(crate) hold_for: Option<(NodeName, oneshot::Sender<()>)>,
     pub(crate) disk: Disk,
     pub(crate) scheduler: Scheduler,
     pub(crate) copy: DynamicCopy,
@@ -112,8 +115,11 @@ impl Agent {
                 Turn::Watch(Some(event)) => self.on_watch(event),
                 Turn::Watch(None) => return Err(AgentError::WatchEnded),
                 Turn::Store(id, reply) => self.on_store(id, reply),
-                Turn::Patroni(Answered { from, asked, answer }) => {
+                Turn::Patroni(Answered::Race { from, asked, answer }) => {
                     self.feed(Input::Patroni { from, asked, answer });
+                }
+                Turn::Patroni(Answered::Held { from, term, at }) => {
+                    self.feed(Input::Peer { from, message: PeerMessage::Held { term, at } });
                 }
                 Turn::Persisted(seq) => self.feed(Input::Persisted { seq }),
                 Turn::Due => {
@@ -168,7 +174,7 @@ impl Agent {
     }
 
     /// One input, and everything that follows from it.
-    fn feed(&mut self, input: Input) {
+    pub(crate) fn feed(&mut self, input: Input) {
         self.node.handle(clock::now(), input);
         self.postgres.hurry(self.node.impatient());
         let mut actions = Vec::new();
@@ -201,7 +207,7 @@ impl Agent {
                 }
                 self.postgres.execute(id, op, term);
             }
-            Action::Send { to, message } => self.peers.send(&to, message),
+            Action::Send { to, message } => self.send(&to, message),
             Action::AskPatroni { node } => self.patroni.ask(node),
             Action::Persist { seq, record } => self.disk.write(seq, record),
             Action::Decided(decision) => {
@@ -268,6 +274,7 @@ impl Agent {
                 self.feed(Input::OpDone { id, result });
                 self.postgres.look_now();
             }
+            Event::HoldFor { leader, reply } => self.hold_for(leader, reply),
             Event::Peer { from, message } => self.feed(Input::Peer { from, message }),
             Event::PeerLost(lost) => self.feed(Input::PeerLost(lost)),
             Event::Reinitialize { force } => {

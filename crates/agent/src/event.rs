@@ -52,6 +52,13 @@ pub(crate) enum Event {
     Restart,
     /// The replication slots as they were seen.
     Slots(Vec<SlotSeen>),
+    /// A Patroni leader without the store asks this node to hold its term; answered when it does.
+    HoldFor {
+        /// Whoever says that it leads.
+        leader: NodeName,
+        /// Whoever waits for the answer.
+        reply: oneshot::Sender<()>,
+    },
     /// Other parameters wait for a restart of PostgreSQL.
     PendingRestart(Pending),
     /// An operator plans a restart, or takes the plan back; the answer says whether there was room

@@ -40,6 +40,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A node, ready for its first turn. The caller holds the lock on its directory.
+#[expect(clippy::too_many_lines, reason = "each part is made once, and in this order")]
 pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, AgentError> {
     let client = store::options(&settings.store).map(Client::new).map_err(AgentError::Endpoint)?;
     let durable = durable::load(&settings.run_dir)?;
@@ -94,7 +95,8 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         postgres: postgres(server, &found, &settings, addresses, &sender),
         reloader: Reloader::new(settings.clone(), reread, sender.clone())?,
         peers: Peers::new(identity, tls, sender),
-        patroni: PatroniLane::new(&asker),
+        patroni: PatroniLane::new(&asker, settings.name.clone()),
+        hold_for: None,
         disk: Disk::new(settings.run_dir.clone()),
         copy: DynamicCopy::new(settings.data_dir.clone(), client.clone(), founding(&settings)),
         scheduler: Scheduler::new(client),

@@ -17,7 +17,7 @@ pub mod rest;
 pub mod tls;
 pub mod words;
 
-pub use client::{Client, ClientError, Response};
+pub use client::{Client, ClientError, Response, origin};
 pub use cluster::{Change, Cluster, MemberInfo, Record, Schedule, StatusSlots};
 pub use encode::{Encoder, MemberSelf, PendingChange};
 pub use keys::Keys;

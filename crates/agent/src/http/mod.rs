@@ -4,6 +4,7 @@
 pub(crate) mod access;
 mod config;
 mod failover;
+mod failsafe;
 mod health;
 mod metrics;
 mod reinitialize;
@@ -324,7 +325,7 @@ async fn control(desk: &Desk, call: Unsafe, request: Request<Incoming>) -> Answe
             Ok(()) => text(StatusCode::ACCEPTED, "reload scheduled"),
             Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping"),
         },
-        Unsafe::Failsafe => text(StatusCode::BAD_GATEWAY, "Failsafe mode is disabled"),
+        Unsafe::Failsafe => failsafe::request(desk, &body).await,
         // As Patroni on this system: said, and nothing done. A service manager stops agents.
         Unsafe::Sigterm => text(StatusCode::ACCEPTED, "shutdown scheduled"),
     }

@@ -105,7 +105,7 @@ pub(super) static TABLE: &[Row] = &[
     ),
     row(Method::PUT, "config", Route::Unsafe(Unsafe::PutConfig), &[200, 400, 411, 502]),
     row(Method::POST, "reinitialize", Route::Unsafe(Unsafe::Reinitialize), &[200, 400, 503]),
-    row(Method::POST, "failsafe", Route::Unsafe(Unsafe::Failsafe), &[400, 502]),
+    row(Method::POST, "failsafe", Route::Unsafe(Unsafe::Failsafe), &[200, 400, 500, 502, 503]),
     row(Method::POST, "sigterm", Route::Unsafe(Unsafe::Sigterm), &[202, 400]),
 ];
 
