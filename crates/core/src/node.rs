@@ -132,6 +132,8 @@ pub struct Node {
     pub(crate) asked: Option<Asked>,
     pub(crate) armed: Option<(Term, Time)>,
     pub(crate) shutdown: Option<Time>,
+    /// Since when PostgreSQL is known to be stopped for that.
+    pub(crate) shut_down: Option<Time>,
     pub(crate) reinitialize: bool,
     pub(crate) restart: Option<Restart>,
     pub(crate) restarts: Restarts,
@@ -175,6 +177,7 @@ pub(crate) struct Backoff {
 impl Node {
     /// A node as it begins: knows its configuration and what it wrote to disk in earlier lives.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a line for each field")]
     pub fn new(config: NodeConfig, incarnation: Incarnation, durable: Durable, now: Time) -> Self {
         let decision = Decision {
             at: now,
@@ -232,6 +235,7 @@ impl Node {
             asked: None,
             armed: None,
             shutdown: None,
+            shut_down: None,
             reinitialize: false,
             restart: None,
             restarts: Restarts::default(),

@@ -5,10 +5,13 @@ use crate::cluster::ReignEnd;
 use crate::node::Node;
 use crate::postgres::{ControlState, PgOp, PgState};
 use crate::reason::Reason;
-use crate::state::{Pg, RestartStage};
+use crate::state::{Peer, Pg, RestartStage};
 
 /// Replicas wait this long for the primary's last record before they stop.
 const WAIT_FOR_PRIMARY: Duration = Duration::secs(15);
+/// A replica that stays may say so late that it has the last record: it looks each 100 ms. Without a
+/// successor that is named, everybody leaves the former leader its right to return for seconds.
+const LAST_WORD: Duration = Duration::secs(1);
 /// The key is let go of within this time, or the lease expires by itself.
 const RELEASE: Duration = Duration::secs(3);
 
@@ -84,7 +87,14 @@ impl Node {
             }
             return Reason::Stopping;
         }
+        let stopped = *self.shut_down.get_or_insert(self.now);
         let successor = self.successor(end);
+        if successor.is_none()
+            && self.staying().next().is_some()
+            && !self.passed(stopped, LAST_WORD)
+        {
+            return Reason::Stopping;
+        }
         self.release_once(match successor {
             Some(to) => ReignEnd::HandedOver { to, lsn: end },
             None => ReignEnd::Stopped { lsn: end },
@@ -101,21 +111,24 @@ impl Node {
 
     /// Somebody who stays and has everything; voters where there are voters.
     fn successor(&self, end: crate::Lsn) -> Option<crate::NodeName> {
-        let voters = self.view.sync.as_ref().map(|s| &s.value).filter(|s| s.names_voters());
-        let synchronous = self.policy().synchronous();
-        self.peers
-            .iter()
-            .filter(|(name, peer)| {
-                peer.beat.electable
-                    && self.fresh(name, Duration::millis(500)).is_some()
-                    && peer
-                        .beat
-                        .position
-                        .is_some_and(|p| p.lsn > end && Some(p.term) == self.leads())
-                    && (!synchronous || voters.is_some_and(|s| s.voters.contains_key(*name)))
+        self.staying()
+            .filter(|(_, peer)| {
+                let position = peer.beat.position;
+                position.is_some_and(|p| p.lsn > end && Some(p.term) == self.leads())
             })
             .max_by_key(|(_, peer)| peer.beat.position)
             .map(|(name, _)| name.clone())
+    }
+
+    /// Peers that could follow, whatever they have; voters where there are voters.
+    fn staying(&self) -> impl Iterator<Item = (&crate::NodeName, &Peer)> {
+        let voters = self.view.sync.as_ref().map(|s| &s.value).filter(|s| s.names_voters());
+        let synchronous = self.policy().synchronous();
+        self.peers.iter().filter(move |(name, peer)| {
+            peer.beat.electable
+                && self.fresh(name, Duration::millis(500)).is_some()
+                && (!synchronous || voters.is_some_and(|s| s.voters.contains_key(*name)))
+        })
     }
 
     fn stopped_now(&mut self) -> Reason {
