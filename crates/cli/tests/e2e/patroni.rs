@@ -28,7 +28,15 @@ pub(crate) fn patroni_and_pgherd_in_one_cluster() {
     let writer = Writer::start(primary.clone(), 1);
     let mut events: Vec<(&str, Instant)> = Vec::new();
 
-    std::thread::sleep(CALM);
+    // Patroni hands over to voters only.
+    let listed = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'";
+    let until = Instant::now() + LIMIT;
+    while numbers(&primary, listed, LIMIT) != [2] {
+        assert!(Instant::now() < until, "never two voters\n{}", site.everything());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // PostgreSQL's list comes first, the key that names them moments later.
+    std::thread::sleep(2 * CALM);
     events.push(("patronictl switchover, Patroni to pgherd", Instant::now()));
     let words = ["switchover", "mixed", "--leader", "node1", "--candidate", "node3", "--force"];
     let (good, out) = site.patronictl(&words);
