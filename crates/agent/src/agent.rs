@@ -506,8 +506,8 @@ impl Agent {
 
     fn on_pending(&mut self, pending: Pending) {
         let shown = pending.into_iter().map(|(name, change)| {
-            let change = PendingChange { old_value: change.old, new_value: change.new };
-            (name, change)
+            let old_value = change.old.unwrap_or_default();
+            (name, PendingChange { old_value, new_value: change.new.unwrap_or_default() })
         });
         let shown = shown.collect();
         if self.store.member().pending_restart != shown {

@@ -33,10 +33,10 @@ pub struct MemberSelf {
 /// A parameter that waits for a restart, as Patroni shows it (contract 1.3).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct PendingChange {
-    /// In force now.
-    pub old_value: Option<String>,
-    /// In force after the restart; absent when nobody knows.
-    pub new_value: Option<String>,
+    /// In force now; empty when nobody knows: Patroni's tools want texts.
+    pub old_value: String,
+    /// In force after the restart; empty when nobody knows.
+    pub new_value: String,
 }
 
 /// Turns values into bytes for one node.

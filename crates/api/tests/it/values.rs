@@ -150,8 +150,7 @@ fn a_pending_restart_stands_between_tags_and_positions() {
     };
     let mut encoder = encoder();
     encoder.member.proxy_url = Some("postgres://127.0.0.1:16431/postgres".to_owned());
-    let change =
-        PendingChange { old_value: Some("100".to_owned()), new_value: Some("101".to_owned()) };
+    let change = PendingChange { old_value: "100".to_owned(), new_value: "101".to_owned() };
     encoder.member.pending_restart.insert("max_connections".to_owned(), change);
     let text = String::from_utf8(encoder.encode(&Value::Member(record)).unwrap()).unwrap();
     let tail = concat!(

@@ -23,9 +23,10 @@ impl Node {
         if !self.policy().failsafe_mode {
             return None;
         }
-        // This node pledges to nobody while it leads, and it lives.
+        // This node pledges to nobody while it leads; but alone it confirms nothing.
+        let latest = reign.holds.values().max().copied();
         let held = |node: &NodeName| {
-            if *node == self.config.name { Some(self.now) } else { reign.holds.get(node).copied() }
+            if *node == self.config.name { latest } else { reign.holds.get(node).copied() }
         };
         let standing = self.view.sync.as_ref().map(|s| &s.value);
         let uncertain = self.sent_sync.as_ref();
