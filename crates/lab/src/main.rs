@@ -44,6 +44,9 @@ struct Arguments {
     /// The program under test, instead of one that is built.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// Keeps the logs of scenarios that pass, too; then each has a cluster of its own.
+    #[arg(long)]
+    keep: bool,
     /// Where clusters lie while they run.
     #[arg(long, default_value = "/var/tmp")]
     below: PathBuf,
@@ -148,7 +151,7 @@ fn inside(arguments: &Arguments, given: &str) -> Result<ExitCode> {
     let ground = Ground::new(sandbox, binary)?;
     let at = target().join("lab");
     let load = if goals(arguments) { Load::Light } else { Load::Full };
-    let mut runner = Runner::new(&ground, at.join("failed"));
+    let mut runner = Runner::new(&ground, at.join("logs"), arguments.keep);
     let mut results = Vec::new();
     for scenario in chosen(arguments)? {
         results.push(runner.run(&scenario, arguments.rounds, load));

@@ -30,7 +30,7 @@ pub(crate) struct Result {
     pub(crate) findings: Findings,
     pub(crate) counts: Vec<(String, usize)>,
     pub(crate) seconds: f64,
-    /// Where its logs are kept, when it failed.
+    /// Where its logs are, when they were kept.
     pub(crate) logs: Option<String>,
 }
 

@@ -24,12 +24,14 @@ pub(crate) struct Runner<'a> {
     site: Option<Site<'a>>,
     /// Where logs of failed scenarios are kept.
     kept: PathBuf,
+    /// Those of the others too.
+    keep_all: bool,
     count: u32,
 }
 
 impl<'a> Runner<'a> {
-    pub(crate) fn new(ground: &'a Ground, kept: PathBuf) -> Self {
-        Self { ground, site: None, kept, count: 0 }
+    pub(crate) fn new(ground: &'a Ground, kept: PathBuf, keep_all: bool) -> Self {
+        Self { ground, site: None, kept, keep_all, count: 0 }
     }
 
     /// Runs one, so many rounds. What goes wrong is part of the report.
@@ -41,7 +43,7 @@ impl<'a> Runner<'a> {
             report.failures.push(format!("{error:#}"));
         }
         report.seconds = begin.elapsed().as_secs_f64();
-        if !report.failures.is_empty()
+        if (self.keep_all || !report.failures.is_empty())
             && let Some(site) = self.site.take()
         {
             let at = self.kept.join(&scenario.name);

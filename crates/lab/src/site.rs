@@ -337,13 +337,15 @@ impl<'a> Site<'a> {
         fs::create_dir_all(at).with_context(|| format!("{}", at.display()))?;
         let mut logs = vec![(self.dir.join("router.log"), "router.log".to_owned())];
         for node in 0..3 {
-            for part in ["agent", "etcd"] {
-                let name = format!("{}-{part}.log", self.machine(node).name);
-                logs.push((self.node_dir(node).join(format!("{part}.log")), name));
+            for part in ["agent.log", "etcd.log", "run/postgresql.log"] {
+                let name = format!("{}-{}", self.machine(node).name, part.replace('/', "-"));
+                logs.push((self.node_dir(node).join(part), name));
             }
         }
         for (from, name) in logs {
-            fs::copy(&from, at.join(name)).with_context(|| format!("{}", from.display()))?;
+            if from.exists() {
+                fs::copy(&from, at.join(name)).with_context(|| format!("{}", from.display()))?;
+            }
         }
         fs::write(at.join("explain.txt"), self.everything()).context("explain.txt")
     }

@@ -12,8 +12,10 @@ use crate::cluster::{
     Purpose, SyncState, TermRecord, Txn,
 };
 use crate::input::{StoreOutcome, StoreRequest};
-use crate::peer::{PeerMessage, PledgeAnswer, PledgeRefusal};
-use crate::postgres::{PgFacts, PgOpResult, PgRole, PgState, ReplicaFacts, RunningFacts};
+use crate::peer::{PeerBeat, PeerMessage, PeerPg, PledgeAnswer, PledgeRefusal};
+use crate::postgres::{
+    ControlFacts, ControlState, PgFacts, PgOpResult, PgRole, PgState, ReplicaFacts, RunningFacts,
+};
 use crate::{Instance, LeaseId, RequestId, Revision, SystemId, Timeline};
 
 pub(crate) fn name(text: &str) -> NodeName {
@@ -331,4 +333,58 @@ fn an_older_view_is_ignored() {
     old.revision = Revision(19);
     bench.feed(Input::View(Arc::new(old)));
     assert_eq!(bench.node.view().revision, Revision(20));
+}
+
+/// Rewound data takes no connection before it has WAL that only a leader has.
+#[test]
+fn a_start_for_nobody_gives_way_to_a_leader() {
+    let mut bench = Bench::replica_n2();
+    let control = ControlFacts {
+        state: ControlState::InArchiveRecovery,
+        system_id: SystemId(7),
+        instance: Instance(2),
+        timeline: Timeline(1),
+        checkpoint: Lsn(50),
+        min_recovery_end: Lsn(100),
+    };
+    bench.feed(Input::View(Arc::new(released())));
+    bench.take();
+    bench.later(5);
+    let stopped = PgState::Stopped(control.clone());
+    bench.feed(Input::Postgres(PgFacts { at: bench.now, state: stopped }));
+    let (_, op) = bench.take_operation().expect("it needs a position");
+    assert_eq!(op, PgOp::StartReplica { upstream: None });
+    for second in 0..8 {
+        bench.later(1000);
+        let state = PgState::NotAccepting(control.clone());
+        bench.feed(Input::Postgres(PgFacts { at: bench.now, state }));
+        let revision = 40 + second;
+        let term = TermRecord { leader: name("n3"), by: Accession::Pledges, lineage: Vec::new() };
+        let news = ClusterView {
+            revision: Revision(revision),
+            leader: at(40, name("n3")),
+            term: at(40, term),
+            beat: at(revision, Beat { seq: revision, ..beat() }),
+            ..view()
+        };
+        let sign = PeerMessage::Beat(PeerBeat {
+            incarnation: Incarnation(3),
+            leads: Some(Term(40)),
+            pg: PeerPg::Primary,
+            position: None,
+            timeline: None,
+            instance: None,
+            hears_leader: true,
+            electable: true,
+        });
+        bench.feed(Input::Peer { from: name("n3"), message: sign });
+        bench.feed(Input::View(Arc::new(news)));
+        if let Some((_, op)) = bench.take_operation() {
+            assert_eq!(op, PgOp::Kill);
+            assert!(second >= 5, "a start may take {second} s");
+            return;
+        }
+    }
+    let decision = bench.node.decision();
+    panic!("it waits for ever: {decision:?}");
 }

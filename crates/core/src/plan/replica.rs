@@ -12,6 +12,9 @@ use crate::{Duration, Lsn, NodeName, Timeline};
 /// Not streaming for this long from a leader that is ready: the data is looked at harder.
 const NOT_STREAMING: Duration = Duration::secs(30);
 
+/// A start that waits for WAL which only a leader has is given up when there is one for this long.
+const START_ALONE: Duration = Duration::secs(5);
+
 /// A Patroni leader has written its member key anew within this, whatever its `loop_wait`.
 const MEMBER_KEY: Duration = Duration::secs(30);
 
@@ -35,6 +38,9 @@ impl Node {
         }
         if let Some(reason) = self.plan_restart() {
             return reason;
+        }
+        if self.starts_in_vain() {
+            self.kill_now();
         }
         if self.op.is_some() || self.kill.is_some() {
             return self.busy_with();
@@ -79,6 +85,15 @@ impl Node {
                 Reason::Unresponsive
             }
         }
+    }
+
+    /// Begun without an upstream, while nobody led. Data that was just rewound takes no connection
+    /// before it has what its source wrote meanwhile, and now there is somebody to get it from.
+    fn starts_in_vain(&self) -> bool {
+        let alone = Some(&PgOp::StartReplica { upstream: None });
+        self.op.as_ref().map(|running| &running.op) == alone
+            && self.ready_beat().is_some()
+            && self.busy_since.is_some_and(|since| self.passed(since, START_ALONE))
     }
 
     fn busy_with(&self) -> Reason {
