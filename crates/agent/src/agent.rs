@@ -340,10 +340,10 @@ impl Agent {
         self.desk.send_modify(|desk| *desk = Arc::new(desk.with(settings)));
         self.hooks.reload(settings.local.clone());
         self.wishes.reload(settings.local.clone());
-        let (nofailover, clonefrom) = (settings.nofailover, start::clonefrom(settings));
+        let tags = pgherd_config::tags::meaning(&settings.tags);
         self.hook();
         self.wish();
-        self.feed(Input::Tags { nofailover, clonefrom });
+        self.feed(Input::Tags(tags));
     }
 
     /// Keeps a plan, or drops it, and shows that in the member key.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use pgherd_api::tls::Trust;
 use pgherd_api::{Encoder, Keys, MemberSelf};
 use pgherd_config::node::CONNECTION_OPTIONS;
-use pgherd_core::{Incarnation, Node, NodeConfig, NodeName};
+use pgherd_config::tags;
+use pgherd_core::{Incarnation, Node, NodeConfig, NodeName, Policy};
 use pgherd_postgres::{Binaries, Server, Wanted};
 use pgherd_store::Client;
 use tokio::net::TcpListener;
@@ -71,7 +72,7 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         headers: http::headers(&settings.rest_server),
         rest: settings.rest_server.clone(),
         loopback: address.ip().is_loopback(),
-        tags: settings.published_tags(),
+        tags: tags::published(&settings.tags),
         server_version,
     }));
     tracing::info!(node = %settings.name, scope = settings.scope, %address, "the agent runs");
@@ -193,8 +194,7 @@ fn identity(settings: &Settings) -> Identity {
 fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
     Ok(NodeConfig {
         name: settings.name.clone(),
-        nofailover: settings.nofailover,
-        clonefrom: clonefrom(settings),
+        tags: tags::meaning(&settings.tags),
         restores_alone: settings.lifecycle.hooks.restores_without_leader(),
         founding_policy: settings.founding_policy.clone(),
         may_found: settings.may_found,
@@ -232,14 +232,9 @@ pub(crate) fn member(settings: &Settings) -> MemberSelf {
         conn_url: format!("postgres://{host}:{port}/{database}"),
         proxy_url: proxy.map(|address| format!("postgres://{address}/{database}")),
         api_url: format!("{scheme}://{}/patroni", settings.rest_connect),
-        tags: settings.published_tags(),
+        tags: tags::published(&settings.tags),
         ..MemberSelf::default()
     }
-}
-
-/// Others copy their data from here first.
-pub(crate) fn clonefrom(settings: &Settings) -> bool {
-    settings.tags.get("clonefrom").and_then(pgherd_config::dynamic::boolean) == Some(true)
 }
 
 fn peers(addresses: &Addresses) -> pgherd_postgres::Peers {
@@ -283,8 +278,14 @@ fn postgres_settings(
         lifecycle: settings.lifecycle.clone(),
         guard_exe: "/proc/self/exe".into(),
         stop_bound: STOP_BOUND,
-        start_bound: settings.founding_policy.primary_start_timeout.to_std(),
+        start_bound: start_bound(settings.founding_policy.primary_start_timeout),
     }
+}
+
+/// With 0 a crashed primary isn't started while others could lead; what is started gets its time.
+fn start_bound(timeout: pgherd_core::Duration) -> Duration {
+    let timeout = if timeout.0 == 0 { Policy::default().primary_start_timeout } else { timeout };
+    timeout.to_std()
 }
 
 /// A key of the local `postgresql` section.

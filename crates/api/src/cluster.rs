@@ -97,16 +97,7 @@ impl MemberInfo {
     /// May never lead: `nofailover`, or a `failover_priority` of 0 or less (contract 3.9).
     #[must_use]
     pub fn nofailover(&self) -> bool {
-        match self.tags.get("nofailover").and_then(config::boolean) {
-            Some(set) => set,
-            None => match self.tags.get("failover_priority") {
-                Some(Value::Number(priority)) => priority.as_i64().is_some_and(|it| it <= 0),
-                Some(Value::String(text)) => text.trim().parse().is_ok_and(|it: i64| it <= 0),
-                Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => {
-                    false
-                }
-            },
-        }
+        pgherd_config::tags::meaning(&self.tags).nofailover()
     }
 
     /// Host and port of its REST API.

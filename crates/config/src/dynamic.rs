@@ -14,10 +14,13 @@ pub fn patroni_defaults() -> Policy {
     Policy {
         ttl: Duration::secs(30),
         maximum_lag_on_failover: 1 << 20,
+        maximum_lag_on_syncnode: None,
+        check_timeline: false,
         synchronous_mode: SynchronousMode::Off,
         synchronous_mode_strict: false,
         synchronous_node_count: 1,
         primary_start_timeout: Duration::secs(300),
+        primary_stop_timeout: None,
         failsafe_mode: false,
         pause: false,
     }
@@ -48,6 +51,15 @@ pub fn to_json(policy: &Policy) -> Map<String, Value> {
     put("synchronous_node_count", json!(policy.synchronous_node_count));
     put("primary_start_timeout", seconds(policy.primary_start_timeout));
     put("failsafe_mode", json!(policy.failsafe_mode));
+    if let Some(limit) = policy.maximum_lag_on_syncnode {
+        put("maximum_lag_on_syncnode", json!(limit));
+    }
+    if policy.check_timeline {
+        put("check_timeline", json!(true));
+    }
+    if let Some(span) = policy.primary_stop_timeout {
+        put("primary_stop_timeout", seconds(span));
+    }
     if policy.pause {
         put("pause", json!(true));
     }
@@ -62,12 +74,19 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
     let flag = |name: &str| config.get(name).and_then(boolean).unwrap_or(false);
     let start_timeout = config.get("primary_start_timeout").and_then(duration);
     let legacy_timeout = || config.get("master_start_timeout").and_then(duration);
+    let stop_timeout = config.get("primary_stop_timeout").and_then(duration);
+    let legacy_stop = || config.get("master_stop_timeout").and_then(duration);
     Policy {
         ttl: span("ttl", defaults.ttl).max(Duration::secs(1)),
         maximum_lag_on_failover: config
             .get("maximum_lag_on_failover")
             .and_then(bytes)
             .unwrap_or(defaults.maximum_lag_on_failover),
+        maximum_lag_on_syncnode: config
+            .get("maximum_lag_on_syncnode")
+            .and_then(bytes)
+            .filter(|limit| *limit > 0),
+        check_timeline: flag("check_timeline"),
         synchronous_mode: config.get("synchronous_mode").map_or(SynchronousMode::Off, mode),
         synchronous_mode_strict: flag("synchronous_mode_strict"),
         synchronous_node_count: config
@@ -79,6 +98,9 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
         primary_start_timeout: start_timeout
             .or_else(legacy_timeout)
             .unwrap_or(defaults.primary_start_timeout),
+        primary_stop_timeout: stop_timeout
+            .or_else(legacy_stop)
+            .filter(|span| *span > Duration::ZERO),
         failsafe_mode: flag("failsafe_mode"),
         pause: flag("pause"),
     }

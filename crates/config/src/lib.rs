@@ -26,6 +26,7 @@ pub mod settings;
 mod sources;
 pub mod spilo;
 pub mod store;
+pub mod tags;
 #[cfg(test)]
 mod tests;
 pub mod yaml;

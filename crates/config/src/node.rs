@@ -87,7 +87,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let store = store_address(root);
     let founding = founding(root);
     let postgres = postgres(root);
-    let (nofailover, tags) = tags(&root.section("tags"));
+    let tags = tags(&root.section("tags"));
     let ours = ours(&root.section("pgherd"));
     let (cluster, name, rest, postgres) = (cluster?, name?, rest?, postgres?);
     let beside = |data: &std::path::Path| data.with_file_name(format!("{name}.pgherd"));
@@ -124,7 +124,6 @@ fn read(root: &Section<'_>) -> Option<Settings> {
         founding_config: config,
         lifecycle: Lifecycle { bootstrap, hooks: postgres.hooks },
         may_found,
-        nofailover,
         tags,
         name,
     })
@@ -146,13 +145,12 @@ fn ours(section: &Section<'_>) -> Ours {
 }
 
 /// Tags are free words, published as they stand.
-fn tags(section: &Section<'_>) -> (bool, Map<String, Json>) {
-    let nofailover = section.optional("nofailover", parse::boolean).unwrap_or(false);
-    for switch in ["noloadbalance", "nosync", "clonefrom", "nostream"] {
+fn tags(section: &Section<'_>) -> Map<String, Json> {
+    for switch in ["nofailover", "noloadbalance", "nosync", "clonefrom", "nostream"] {
         section.optional(switch, parse::boolean);
     }
-    let all = section.entries().map(|e| (e.key.clone(), e.node.to_json()));
-    (nofailover, all.filter(|(key, _)| key != "nofailover").collect())
+    section.optional("replicatefrom", parse::node_name);
+    section.entries().map(|e| (e.key.clone(), e.node.to_json())).collect()
 }
 
 /// `scope` and `namespace`.
@@ -228,6 +226,12 @@ fn policy(dcs: &Section<'_>) -> Policy {
         ttl => Ok(ttl),
     });
     let lag = dcs.optional("maximum_lag_on_failover", parse::bytes);
+    let sync_lag = dcs.optional("maximum_lag_on_syncnode", |text| match parse::integer(text) {
+        Ok(off) if off <= 0 => Ok(None),
+        Ok(_) | Err(_) => parse::bytes(text).map(Some),
+    });
+    let timeline = dcs.optional("check_timeline", parse::boolean);
+    let stop = dcs.optional("primary_stop_timeout", parse::span);
     let strict = dcs.optional("synchronous_mode_strict", parse::boolean);
     let count = dcs.optional("synchronous_node_count", parse::count);
     let start = dcs.optional("primary_start_timeout", parse::span);
@@ -237,10 +241,13 @@ fn policy(dcs: &Section<'_>) -> Policy {
     Policy {
         ttl: ttl.unwrap_or(ttl_default),
         maximum_lag_on_failover: lag.unwrap_or(d.maximum_lag_on_failover),
+        maximum_lag_on_syncnode: sync_lag.flatten(),
+        check_timeline: timeline.unwrap_or(d.check_timeline),
         synchronous_mode: mode.unwrap_or(SynchronousMode::Off),
         synchronous_mode_strict: strict.unwrap_or(d.synchronous_mode_strict),
         synchronous_node_count: count.unwrap_or(d.synchronous_node_count),
         primary_start_timeout: start.unwrap_or(d.primary_start_timeout),
+        primary_stop_timeout: stop.filter(|span| *span > Duration::ZERO),
         failsafe_mode: dcs.optional("failsafe_mode", parse::boolean).unwrap_or(d.failsafe_mode),
         pause: dcs.optional("pause", parse::boolean).unwrap_or(false),
     }

@@ -70,9 +70,7 @@ pub struct Settings {
     pub may_found: bool,
     /// The user's methods and hooks, as this node's file has them.
     pub lifecycle: Lifecycle,
-    /// May never lead.
-    pub nofailover: bool,
-    /// The other tags, in the order in which they were written.
+    /// The tags, in the order in which they were written ([`crate::tags`]).
     pub tags: Map<String, Value>,
 }
 
@@ -107,23 +105,4 @@ pub struct Login {
     pub username: String,
     /// The password.
     pub password: Secret,
-}
-
-impl Settings {
-    /// The tags as published, with `nofailover` where it applies (contract 3.9).
-    #[must_use]
-    pub fn published_tags(&self) -> Map<String, Value> {
-        let mut tags = self.tags.clone();
-        if self.nofailover {
-            tags.insert("nofailover".to_owned(), Value::Bool(true));
-        } else {
-            tags.shift_remove("nofailover");
-        }
-        for switch in ["clonefrom", "noloadbalance", "nosync", "nostream"] {
-            if tags.get(switch).and_then(crate::dynamic::boolean) == Some(false) {
-                tags.shift_remove(switch);
-            }
-        }
-        tags
-    }
 }

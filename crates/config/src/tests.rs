@@ -63,7 +63,7 @@ fn a_node_file_as_patroni_knows_it() {
     assert_eq!(node.parameters["fsync"], "off");
     assert_eq!(node.parameters["wal_log_hints"], "on");
     assert_eq!(node.parameters["max_connections"], "200");
-    assert!(node.nofailover);
+    assert!(crate::tags::meaning(&node.tags).nofailover());
     assert_eq!(node.tags.get("rack").unwrap(), "a1");
     assert_eq!(node.founding_config.get("loop_wait").unwrap(), 1);
     assert_eq!(node.run_dir.to_str(), Some("/data/node1.pgherd"));

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
 use crate::{
-    Duration, Incarnation, Instance, LeaseId, Lsn, NodeName, Revision, SystemId, Term, Timeline,
+    Duration, Incarnation, Instance, LeaseId, Lsn, NodeName, Revision, SystemId, Tags, Term,
+    Timeline,
 };
 
 /// A value with the revisions that decisions compare.
@@ -293,10 +294,8 @@ pub struct MemberRecord {
     pub timeline: Option<Timeline>,
     /// `replication_state = "streaming"`.
     pub streaming: bool,
-    /// May never lead.
-    pub nofailover: bool,
-    /// Others are copied from it rather than from the leader.
-    pub clonefrom: bool,
+    /// `tags`: what it is fit for.
+    pub tags: Tags,
     /// `pause`: this agent has seen that management is paused.
     pub paused: bool,
     /// `checkpoint_after_promote: false`: a promoted primary whose pg_control doesn't name its

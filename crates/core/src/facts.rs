@@ -107,6 +107,19 @@ impl Node {
         self.view.leader.as_ref().map(|l| &l.value).filter(|name| **name != self.config.name)
     }
 
+    /// The last leader was seen on a later timeline than this node's.
+    pub(crate) fn on_older_timeline(&self) -> bool {
+        let beat = self.view.beat.as_ref().and_then(|b| b.value.timeline);
+        let lines = self.view.history.as_ref().map(|h| h.value.as_slice()).unwrap_or_default();
+        let ended = lines.last().map(|line| Timeline(line.timeline.0 + 1));
+        self.timeline() < beat.max(ended)
+    }
+
+    /// Which of several equals leads, as a member's key says.
+    pub(crate) fn failover_priority(&self, node: &NodeName) -> u32 {
+        self.view.members.get(node).map_or(0, |m| m.value.tags.failover_priority)
+    }
+
     /// The leader gives a sign of life: its agent believes and speaks, or WAL arrives.
     pub(crate) fn hears_leader(&self) -> bool {
         let Some(term) = self.view.current_term() else { return false };

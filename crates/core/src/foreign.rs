@@ -114,7 +114,9 @@ impl Node {
         let member = self.view.members.get(node).map(|m| &m.value);
         self.patroni.contains_key(node)
             && member.is_some_and(|m| {
-                m.state == MemberState::Running && m.role == MemberRole::Replica && !m.nofailover
+                m.state == MemberState::Running
+                    && m.role == MemberRole::Replica
+                    && !m.tags.nofailover()
             })
     }
 }

@@ -9,7 +9,7 @@ use crate::cluster::{ClusterView, ForeignTerm, Purpose, Txn};
 use crate::peer::{PatroniAnswer, PeerLost, PeerMessage};
 use crate::postgres::{PgFacts, PgOp, PgOpResult};
 use crate::reason::Decision;
-use crate::{Duration, LeaseId, NodeName, Revision, Term, Time};
+use crate::{Duration, LeaseId, NodeName, Revision, Tags, Term, Time};
 
 /// Numbers a request to the store; unique within one life of a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,12 +77,7 @@ pub enum Input {
     /// written again.
     MemberChanged,
     /// The node's tags are others: they count from now on, and the member key is written again.
-    Tags {
-        /// It may never lead.
-        nofailover: bool,
-        /// Others copy from it first.
-        clonefrom: bool,
-    },
+    Tags(Tags),
     /// [`Input::Reinitialize`], and a copy or repair that runs is given up for it.
     ReinitializeNow,
     /// An operator wants PostgreSQL stopped in order and started where it is.

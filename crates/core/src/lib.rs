@@ -20,6 +20,7 @@ pub mod quorum;
 pub mod reason;
 mod requests;
 mod state;
+pub mod tags;
 pub mod time;
 pub mod types;
 
@@ -27,6 +28,7 @@ pub use input::{Action, Durable, Input, OpId, Promise, RequestId, StoreOutcome, 
 pub use node::{Node, NodeConfig, Restarts, Timer};
 pub use policy::{Policy, SynchronousMode};
 pub use reason::{Decision, Reason, Situation};
+pub use tags::Tags;
 pub use time::{Duration, Time};
 pub use types::{
     Incarnation, Instance, InvalidLsn, InvalidName, LeaseId, Lsn, NodeName, Revision, SystemId,

@@ -15,17 +15,15 @@ use crate::state::{
     Asked, Attempt, Candidacy, Lease, PatroniMember, Peer, Pending, Pg, Reign, Restart, RunningOp,
     Silence,
 };
-use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Term, Time};
+use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Tags, Term, Time};
 
 /// What a node is told at its birth and keeps for its life.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeConfig {
     /// Its name.
     pub name: NodeName,
-    /// May never lead.
-    pub nofailover: bool,
-    /// Others are copied from it rather than from the leader.
-    pub clonefrom: bool,
+    /// What it is fit for; [`Input::Tags`] changes that.
+    pub tags: Tags,
     /// It can make its data from a backup, though nobody leads.
     pub restores_alone: bool,
     /// What a new cluster's `config` key gets when this node founds it.
@@ -275,8 +273,8 @@ impl Node {
             Input::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
             Input::Reinitialize => self.reinitialize = self.reign.is_none(),
             Input::MemberChanged => self.member_stale = true,
-            Input::Tags { nofailover, clonefrom } => {
-                (self.config.nofailover, self.config.clonefrom) = (nofailover, clonefrom);
+            Input::Tags(tags) => {
+                self.config.tags = tags;
                 self.member_stale = true;
             }
             Input::ReinitializeNow => self.reinitialize_now(),
@@ -417,7 +415,7 @@ impl Node {
             self.maybe_alive = true;
         }
         let begun_in = self.view.current_term();
-        self.op = Some(RunningOp { id, op: op.clone(), begun_in });
+        self.op = Some(RunningOp { id, op: op.clone(), began: self.now, begun_in });
         self.push(Action::Postgres { id, op, term });
         true
     }

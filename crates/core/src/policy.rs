@@ -10,16 +10,23 @@ use crate::Duration;
 pub struct Policy {
     /// How long silence must last before a term can be deposed; also the lease's time to live.
     pub ttl: Duration,
+    /// Who is on an older timeline than the last leader doesn't lead.
+    pub check_timeline: bool,
     /// Asynchronous mode: a candidate further behind than this many bytes stays out.
     pub maximum_lag_on_failover: u64,
+    /// No commit waits for a replica that is further behind the furthest than this many bytes.
+    pub maximum_lag_on_syncnode: Option<u64>,
     /// Who must have a commit before it is acknowledged.
     pub synchronous_mode: SynchronousMode,
     /// Never acknowledge without a standby.
     pub synchronous_mode_strict: bool,
     /// How many standbys must have a commit.
     pub synchronous_node_count: u32,
-    /// How long a crashed primary may take to start again in place.
+    /// How long a crashed primary may take to start again in place while others could lead; 0: it
+    /// isn't tried then.
     pub primary_start_timeout: Duration,
+    /// Synchronous mode: how long an orderly stop of the primary may take before it is killed.
+    pub primary_stop_timeout: Option<Duration>,
     /// Without the store, the leader goes on while the members confirm it.
     pub failsafe_mode: bool,
     /// Maintenance: nothing is promoted, demoted, started or stopped.
@@ -43,10 +50,13 @@ impl Default for Policy {
         Self {
             ttl: Duration::secs(5),
             maximum_lag_on_failover: 1 << 20,
+            maximum_lag_on_syncnode: None,
+            check_timeline: false,
             synchronous_mode: SynchronousMode::Quorum,
             synchronous_mode_strict: false,
             synchronous_node_count: 1,
             primary_start_timeout: Duration::secs(300),
+            primary_stop_timeout: None,
             failsafe_mode: true,
             pause: false,
         }

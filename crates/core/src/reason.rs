@@ -148,6 +148,8 @@ pub enum Reason {
     Failsafe,
     /// This node is too far behind (`maximum_lag_on_failover`).
     TooFarBehind,
+    /// `check_timeline`: the last leader was on a later timeline.
+    OlderTimeline,
     /// `nofailover`.
     NotElectable,
     /// Its WAL's end isn't known yet.
@@ -322,7 +324,8 @@ impl Reason {
             Self::NotInFailsafe => "'failsafe' does not name this node",
             Self::Failsafe => "primary; the store is away, and the members confirm this leader",
             Self::TooFarBehind => "further behind than maximum_lag_on_failover",
-            Self::NotElectable => "tagged nofailover",
+            Self::OlderTimeline => "on an older timeline than the last leader (check_timeline)",
+            Self::NotElectable => "tagged nofailover, or failover_priority: 0",
             Self::NoPosition => "the end of the local WAL is not known yet",
             Self::TakingOver => "taking over",
             Self::Paused => "management is paused",

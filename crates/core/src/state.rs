@@ -176,6 +176,7 @@ pub(crate) struct Asked {
 pub(crate) struct RunningOp {
     pub(crate) id: OpId,
     pub(crate) op: PgOp,
+    pub(crate) began: Time,
     /// The term that was known when it began: whose leader a copy comes from.
     pub(crate) begun_in: Option<Term>,
 }

@@ -143,8 +143,7 @@ impl World {
         }
         let config = NodeConfig {
             name: self.names[node].clone(),
-            nofailover: self.options.nofailover == Some(node),
-            clonefrom: self.options.clonefrom == Some(node),
+            tags: self.options.tags[node].clone(),
             restores_alone: false,
             founding_policy: self.options.policy.clone(),
             may_found: true,

@@ -1,7 +1,7 @@
 //! The operator: asks for what people ask for, at bad moments too.
 
-use pgherd_core::Input;
 use pgherd_core::cluster::{FailoverRequest, Key, Value};
+use pgherd_core::{Input, Tags};
 
 use crate::event::{Event, Ix};
 use crate::faults::Family;
@@ -49,6 +49,13 @@ impl World {
             }
             _ => self.pause(false),
         }
+    }
+
+    /// A node's file has other tags, and its agent reads them.
+    pub(crate) fn retag(&mut self, node: Ix, tags: Tags) {
+        note!(self, "operator: n{} {tags:?}", node + 1);
+        self.options.tags[node] = tags.clone();
+        self.tell_agent(node, 1_000, Input::Tags(tags));
     }
 
     pub(crate) fn reinitialize(&mut self, node: Ix) {

@@ -161,8 +161,7 @@ impl World {
             replayed: None,
             timeline: wal.map(|w| self.branches.timeline(w.branch)),
             streaming: pg.receiver.is_some(),
-            nofailover: self.options.nofailover == Some(node),
-            clonefrom: false,
+            tags: self.options.tags[node].clone(),
             paused: false,
             checkpoint_pending: false,
             patroni: true,
@@ -393,7 +392,7 @@ impl World {
                 lsn: wal.end,
                 timeline: Some(self.branches.timeline(wal.branch)),
                 streaming: machine.pg.receiver.is_some(),
-                barred: self.options.nofailover == Some(of),
+                barred: self.options.tags[of].nofailover(),
             },
             _ => PatroniAnswer::Down,
         })
@@ -419,7 +418,7 @@ impl World {
             view.initialize.as_ref().map(|i| i.value),
             Some(pgherd_core::cluster::Initialize::Done(_))
         );
-        if !founded || self.options.nofailover == Some(node) {
+        if !founded || self.options.tags[node].nofailover() {
             return;
         }
         // A running primary looks at the cluster's timeline only.

@@ -60,11 +60,9 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::Shutdown => "shut down".to_owned(),
         Input::Reinitialize => "reinitialize".to_owned(),
         Input::MemberChanged => "member changed".to_owned(),
+        Input::Tags(tags) => format!("{tags:?}"),
         Input::ReinitializeNow => "reinitialize now".to_owned(),
         Input::Restart => "restart".to_owned(),
-        Input::Tags { nofailover, clonefrom } => {
-            format!("tags nofailover={nofailover} clonefrom={clonefrom}")
-        }
     })
 }
 

@@ -2,11 +2,11 @@
 //! cluster is whole again.
 
 use pgherd_core::mutant::Mutant;
-use pgherd_core::{Duration, Policy, SynchronousMode};
+use pgherd_core::{Duration, Policy, SynchronousMode, Tags};
 
 use crate::clock::Micros;
 use crate::invariants::Rule;
-use crate::pg::Run;
+use crate::pg::{MAX_NODES, Run};
 use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::wal::Wal;
@@ -77,23 +77,48 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
         synchronous_node_count: if rng.permille(200) { most as u32 } else { 1 },
         primary_start_timeout: Duration::secs(rng.between(5, 300)),
         failsafe_mode: rng.permille(600),
-        pause: false,
+        ..Policy::default()
     };
     let length = rng.between(30_000_000, 120_000_000);
-    let nofailover = (nodes > 2 && rng.permille(100)).then_some(nodes - 1);
-    let clonefrom = rng.permille(200).then_some(nodes - 1);
-    let options = Options {
+    let mut tags: [Tags; MAX_NODES] = std::array::from_fn(|_| Tags::default());
+    if nodes > 2 && rng.permille(100) {
+        tags[nodes - 1].failover_priority = 0;
+    }
+    tags[nodes - 1].clonefrom = rng.permille(200);
+    let mut options = Options {
         seed,
         nodes,
         policy,
         mutant: wanted.mutant,
-        nofailover,
-        clonefrom,
+        tags,
         patroni: patroni(&mut rng, nodes, wanted),
         clients: true,
         plain_clocks: false,
     };
+    more(&mut rng, &mut options);
     (options, length)
+}
+
+/// Settings that few clusters have.
+fn more(rng: &mut Rng, options: &mut Options) {
+    let nodes = options.nodes;
+    if nodes > 2 && rng.permille(100) {
+        options.tags[rng.below(nodes as u64) as usize].sync_priority = 0;
+    }
+    if rng.permille(200) {
+        for tags in options.tags.iter_mut().filter(|tags| !tags.nofailover()) {
+            tags.failover_priority = rng.between(1, 3) as u32;
+            tags.sync_priority = tags.sync_priority.min(1) * rng.between(1, 3) as u32;
+        }
+    }
+    let policy = &mut options.policy;
+    policy.check_timeline = rng.permille(50);
+    policy.maximum_lag_on_syncnode = rng.permille(100).then(|| rng.between(4_000, 1 << 20));
+    policy.primary_stop_timeout =
+        rng.permille(100).then(|| Duration::millis(rng.between(200, 5_000)));
+    if rng.permille(100) {
+        policy.primary_start_timeout = Duration::ZERO;
+    }
 }
 
 /// Some nodes but the first, which founds the cluster.
@@ -131,8 +156,8 @@ fn once(seed: u64, wanted: Wanted, trace: Trace) -> Outcome {
         p.synchronous_node_count,
         p.maximum_lag_on_failover
     );
-    if options.nofailover.is_some() {
-        words.push_str(", the last may not lead");
+    for (ix, tags) in options.tags.iter().enumerate().filter(|(_, t)| **t != Tags::default()) {
+        words.push_str(&format!(", n{} {tags:?}", ix + 1));
     }
     if options.patroni != 0 {
         words.push_str(&format!(", Patroni {:b}", options.patroni));
@@ -195,7 +220,7 @@ impl World {
                 asked = true;
                 self.stats.sometimes.last_resort += 1;
                 let best = (0..self.nodes.len())
-                    .filter(|ix| self.options.nofailover != Some(*ix))
+                    .filter(|ix| !self.options.tags[*ix].nofailover())
                     .filter(|ix| self.nodes[*ix].pg.wal().is_some())
                     .max_by_key(|ix| self.nodes[*ix].pg.wal().map(|w| w.end));
                 self.ask_failover(None, best);
@@ -216,8 +241,9 @@ impl World {
         let lost = former.is_none_or(|f| self.nodes[f].pg.dir.is_none());
         let alone = view.sync.as_ref().is_none_or(|s| !s.value.names_voters());
         let ended = view.leader.is_none();
-        let barred = former.is_some() && former == self.options.nofailover;
-        ended && (lost || alone || barred || self.nodes.len() == 2)
+        let barred = former.is_some_and(|former| self.options.tags[former].nofailover());
+        let few = self.options.tags.iter().any(Tags::nosync) || self.options.policy.check_timeline;
+        ended && (lost || alone || barred || few || self.nodes.len() == 2)
     }
 
     /// Whether the cluster is as it should be.

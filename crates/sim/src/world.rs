@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use pgherd_core::mutant::Mutant;
-use pgherd_core::{Duration, Input, NodeName, Policy, SynchronousMode, Time};
+use pgherd_core::{Duration, Input, NodeName, Policy, SynchronousMode, Tags, Time};
 
 use crate::client::{Client, Router};
 use crate::clock::{Clock, Micros};
@@ -14,6 +14,7 @@ use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::net::Net;
+use crate::pg::MAX_NODES;
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::stats::Stats;
@@ -26,10 +27,8 @@ pub(crate) struct Options {
     pub(crate) nodes: usize,
     pub(crate) policy: Policy,
     pub(crate) mutant: Option<Mutant>,
-    /// A node that may never lead.
-    pub(crate) nofailover: Option<Ix>,
-    /// Tagged `clonefrom`.
-    pub(crate) clonefrom: Option<Ix>,
+    /// What each node is fit for.
+    pub(crate) tags: [Tags; MAX_NODES],
     /// Nodes whose agent is Patroni, one bit each.
     pub(crate) patroni: u32,
     /// Clients write by themselves.

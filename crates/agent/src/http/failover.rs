@@ -210,7 +210,7 @@ fn possible(cluster: &Cluster, kind: Kind, request: &FailoverRequest) -> Result<
     let wanted = |name: &NodeName| request.member.as_ref().is_none_or(|member| member == name);
     let good = others().any(|(name, member)| {
         wanted(name)
-            && !member.value.nofailover
+            && !member.value.tags.nofailover()
             && member.value.state == MemberState::Running
             && (!priority || voter(name))
     });

@@ -272,8 +272,3 @@ fn decoded(text: &str) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
-
-/// Whether the node has a tag that means yes.
-pub(super) fn tagged(desk: &Desk, tag: &str) -> bool {
-    desk.tags.get(tag).and_then(pgherd_api::config::boolean) == Some(true)
-}

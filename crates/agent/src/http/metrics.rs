@@ -9,8 +9,8 @@ use pgherd_core::cluster::ClusterView;
 use pgherd_core::postgres::{PgRole, PgState, ReplicaFacts, RunningFacts};
 use pgherd_postgres::Shown;
 
+use super::Desk;
 use super::status::{self, Standby};
-use super::{Desk, health};
 use crate::board::Board;
 use crate::clock;
 
@@ -190,10 +190,7 @@ fn cluster(page: &mut Page, desk: &Desk, board: &Board, view: Option<&ClusterVie
     page.flag("patroni_pending_restart", help, own.is_some_and(|own| own.pending_restart));
     let help = "Value is 1 if auto failover is disabled, 0 otherwise.";
     page.flag("patroni_is_paused", help, board.paused());
-    let priority = match desk.tags.get("failover_priority").and_then(serde_json::Value::as_i64) {
-        Some(priority) => priority,
-        None => i64::from(!health::tagged(desk, "nofailover")),
-    };
+    let priority = i64::from(pgherd_config::tags::meaning(&desk.tags).failover_priority);
     page.gauge("patroni_failover_priority", "Failover priority of this node.", priority);
 }
 

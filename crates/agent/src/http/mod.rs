@@ -93,7 +93,7 @@ impl Desk {
             auth: settings.api_auth.clone(),
             headers: headers(&settings.rest_server),
             rest: RestServer { tls, ..settings.rest_server.clone() },
-            tags: settings.published_tags(),
+            tags: pgherd_config::tags::published(&settings.tags),
             ..self.clone()
         }
     }

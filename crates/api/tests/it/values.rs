@@ -6,8 +6,8 @@ use pgherd_core::cluster::{
     SyncState, Value,
 };
 use pgherd_core::{
-    Duration, Instance, LeaseId, Lsn, NodeName, Policy, Revision, SynchronousMode, SystemId, Term,
-    Timeline,
+    Duration, Instance, LeaseId, Lsn, NodeName, Policy, Revision, SynchronousMode, SystemId, Tags,
+    Term, Timeline,
 };
 use serde_json::json;
 
@@ -89,8 +89,7 @@ fn a_replicas_member_value_is_patronis_byte_for_byte() {
         replayed: Some(Lsn(85_031_944)),
         timeline: Some(Timeline(7)),
         streaming: true,
-        nofailover: false,
-        clonefrom: false,
+        tags: Tags::default(),
         paused: false,
         checkpoint_pending: false,
         patroni: false,
@@ -119,8 +118,7 @@ fn a_primarys_member_value_has_no_replica_fields() {
         replayed: None,
         timeline: Some(Timeline(7)),
         streaming: false,
-        nofailover: false,
-        clonefrom: false,
+        tags: Tags::default(),
         paused: true,
         checkpoint_pending: true,
         patroni: false,
@@ -142,8 +140,7 @@ fn a_pending_restart_stands_between_tags_and_positions() {
         replayed: None,
         timeline: Some(Timeline(7)),
         streaming: false,
-        nofailover: false,
-        clonefrom: false,
+        tags: Tags::default(),
         paused: false,
         checkpoint_pending: false,
         patroni: false,
@@ -306,7 +303,8 @@ fn settings_are_read_in_every_form_that_patroni_takes() {
     let serde_json::Value::Object(json) = json!({
         "ttl": "20", "maximum_lag_on_failover": "16MB", "synchronous_mode": "on",
         "synchronous_mode_strict": "yes", "synchronous_node_count": "2", "pause": 1, "failsafe_mode": "on",
-        "master_start_timeout": "5min", "postgresql": {"use_slots": true}
+        "master_start_timeout": "5min", "master_stop_timeout": 7, "check_timeline": "on",
+        "maximum_lag_on_syncnode": "8kB", "postgresql": {"use_slots": true}
     }) else {
         unreachable!()
     };
@@ -314,10 +312,13 @@ fn settings_are_read_in_every_form_that_patroni_takes() {
     let expected = Policy {
         ttl: Duration::secs(20),
         maximum_lag_on_failover: 16 << 20,
+        maximum_lag_on_syncnode: Some(8 << 10),
+        check_timeline: true,
         synchronous_mode: SynchronousMode::Priority,
         synchronous_mode_strict: true,
         synchronous_node_count: 2,
         primary_start_timeout: Duration::secs(300),
+        primary_stop_timeout: Some(Duration::secs(7)),
         failsafe_mode: true,
         pause: true,
     };

@@ -114,7 +114,7 @@ callbacks: {on_strat: /bin/true}
 fn the_guides_examples() {
     let guide = include_str!("../../../../docs/lifecycle.md");
     let blocks: Vec<&str> = guide.split("```yaml\n").skip(1).collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let (text, _) = block.split_once("```").unwrap();
         let ((), problems) = read(text, |root| {
@@ -123,6 +123,9 @@ fn the_guides_examples() {
                 section.section("dcs");
                 bootstrap(&section);
                 section.finish(&[]);
+            } else if root.has("tags") {
+                let tags = root.section("tags");
+                assert!(tags.entries().all(|entry| entry.node.scalar().is_some()));
             } else {
                 let section = root.section("postgresql");
                 hooks(&section);

@@ -29,8 +29,7 @@ pub(super) const KEYS: &[Key] = &[
         BytesOrOff,
         "-1",
         "A synchronous replica that is further behind is replaced.",
-    )
-    .unused(NOT_YET),
+    ),
     dynamic("max_timelines_history", Whole(0), "0", "How many lines the history keeps; 0: all.")
         .unused(NOT_YET),
     dynamic(
@@ -46,8 +45,7 @@ pub(super) const KEYS: &[Key] = &[
         "0",
         "How long stopping a primary may take in synchronous mode; 0: no end.",
     )
-    .also("master_stop_timeout")
-    .unused(NOT_YET),
+    .also("master_stop_timeout"),
     dynamic(
         "primary_race_backoff",
         Span(0),
@@ -69,8 +67,7 @@ pub(super) const KEYS: &[Key] = &[
         "off",
         "Without the store, the leader goes on while all members agree.",
     ),
-    dynamic("check_timeline", Switch, "off", "Who is on an older timeline doesn't lead.")
-        .unused("pgherd always compares the terms whose WAL a node has"),
+    dynamic("check_timeline", Switch, "off", "Who is on an older timeline doesn't lead."),
     dynamic("pause", Switch, "off", "Nothing is promoted, demoted, started or stopped."),
     dynamic(
         "member_slots_ttl",

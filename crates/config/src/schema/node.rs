@@ -163,11 +163,9 @@ pub(super) const KEYS: &[Key] = &[
     local("tags.clonefrom", Switch, "off", "New members copy their data from here first."),
     local("tags.noloadbalance", Switch, "off", "Clients that only read are not sent here."),
     local("tags.nofailover", Switch, "off", "Never leads."),
-    local("tags.failover_priority", Whole(0), "1", "The higher leads; 0 is nofailover.")
-        .unused(NOT_YET),
-    local("tags.nosync", Switch, "off", "No commit waits for it.").unused(NOT_YET),
-    local("tags.sync_priority", Whole(0), "1", "The higher is chosen first; 0 is nosync.")
-        .unused(NOT_YET),
+    local("tags.failover_priority", Whole(0), "1", "The higher leads; 0 is nofailover."),
+    local("tags.nosync", Switch, "off", "No commit waits for it."),
+    local("tags.sync_priority", Whole(0), "1", "The higher is chosen first; 0 is nosync."),
     local("tags.replicatefrom", Text, "", "The member whose WAL it streams.").unused(NOT_YET),
     local("tags.nostream", Switch, "off", "Restores WAL from the archive only.").unused(NOT_YET),
     local("citus", Section, "", "Citus."),

@@ -36,8 +36,7 @@ pub(crate) fn view() -> ClusterView {
         replayed: None,
         timeline: None,
         streaming: true,
-        nofailover: false,
-        clonefrom: false,
+        tags: Tags::default(),
         paused: false,
         checkpoint_pending: false,
         patroni: false,
@@ -99,8 +98,7 @@ impl Bench {
     pub(crate) fn replica_n2() -> Self {
         let config = NodeConfig {
             name: name("n2"),
-            nofailover: false,
-            clonefrom: false,
+            tags: Tags::default(),
             restores_alone: false,
             founding_policy: Policy::default(),
             may_found: true,

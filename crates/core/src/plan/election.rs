@@ -262,7 +262,7 @@ impl Node {
     }
 
     fn unfit(&mut self) -> Option<Reason> {
-        if self.config.nofailover {
+        if self.config.tags.nofailover() {
             return Some(Reason::NotElectable);
         }
         if self.operator_named_me() && self.hears_leader() {
@@ -296,6 +296,9 @@ impl Node {
             return Some(Reason::NotInFailsafe);
         }
         let Some(position) = self.position() else { return Some(Reason::NoPosition) };
+        if self.policy().check_timeline && !self.operator_named_me() && self.on_older_timeline() {
+            return Some(Reason::OlderTimeline);
+        }
         let lag = position.lsn.lag_behind(self.last_known_lsn());
         if !self.voters_decide()
             && !self.operator_named_me()
@@ -325,10 +328,16 @@ impl Node {
                 && peer.beat.electable
                 && matches!(peer.beat.pg, PeerPg::Replica { .. })
                 && theirs.is_some_and(|p| {
-                    p > mine || (p == mine && !chosen && **name < self.config.name)
+                    p > mine || (p == mine && !chosen && self.comes_before_me(name))
                 })
         });
         better.map(|(name, _)| Reason::AnotherIsAhead(name.clone()))
+    }
+
+    /// Among equals the greater priority leads, then the first by name.
+    fn comes_before_me(&self, node: &NodeName) -> bool {
+        let (theirs, mine) = (self.failover_priority(node), self.config.tags.failover_priority);
+        theirs > mine || (theirs == mine && *node < self.config.name)
     }
 
     fn jitter(&self) -> Duration {

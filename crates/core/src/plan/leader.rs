@@ -177,8 +177,8 @@ impl Node {
     /// Recovery may take its time, but not for ever while others could go on.
     fn wait_for_start(&mut self) -> Reason {
         let patience = self.policy().primary_start_timeout;
-        if self.busy_since.is_some_and(|since| self.passed(since, patience)) && !self.policy().pause
-        {
+        let late = self.busy_since.is_some_and(|since| self.passed(since, patience));
+        if late && !self.policy().pause && self.somebody_could_lead() {
             if let Some(reign) = &mut self.reign {
                 reign.start_failures = 2;
             }
@@ -190,7 +190,7 @@ impl Node {
 
     /// PostgreSQL is dead and nothing of it is left. Somebody who has every commit goes on at
     /// once; otherwise it starts in place.
-    fn after_death(&mut self) -> Reason {
+    pub(crate) fn after_death(&mut self) -> Reason {
         if self.op.is_some() || self.policy().pause {
             return Reason::Busy;
         }
@@ -198,7 +198,8 @@ impl Node {
             return Reason::StartingInPlace;
         }
         let failed = self.reign.as_ref().is_some_and(|r| r.start_failures >= 2);
-        if failed || self.somebody_can_follow() {
+        let at_once = self.policy().primary_start_timeout == Duration::ZERO;
+        if failed || self.somebody_can_follow() || (at_once && self.somebody_could_lead()) {
             self.release(ReignEnd::Died);
             return if failed { Reason::StartFailed } else { Reason::ReleasedAfterDeath };
         }
@@ -219,7 +220,7 @@ impl Node {
     }
 
     /// In synchronous modes: enough voters live to elect one of them.
-    fn somebody_can_follow(&self) -> bool {
+    pub(crate) fn somebody_can_follow(&self) -> bool {
         let Some(sync) = self.view.sync.as_ref().map(|s| &s.value) else { return false };
         if !self.policy().synchronous() || !sync.names_voters() {
             return false;
@@ -235,6 +236,24 @@ impl Node {
             })
             .count();
         living > sync.quorum as usize
+    }
+
+    /// A replica that streamed from here a moment ago and may lead: in synchronous modes a voter, else
+    /// one that doesn't lag too far.
+    fn somebody_could_lead(&self) -> bool {
+        if self.policy().synchronous() {
+            return self.somebody_can_follow();
+        }
+        let end = self.last_known_lsn();
+        let most = self.policy().maximum_lag_on_failover;
+        self.view.members.keys().any(|name| {
+            self.patroni_electable(name)
+                || self.heard(name, Duration::millis(500)).is_some_and(|peer| {
+                    let beat = &peer.beat;
+                    let near = beat.position.is_some_and(|p| p.lsn.lag_behind(end) <= most);
+                    beat.electable && near && matches!(beat.pg, PeerPg::Replica { .. })
+                })
+        })
     }
 
     fn unresponsive(&mut self, since: Time) -> Reason {

@@ -1,6 +1,7 @@
 //! The leader keeps PostgreSQL's synchronous list and the published voters in step, in the order
 //! that `quorum` proves safe (contract 4.9; docs/protocol.md, "The list").
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::cluster::{Key, MemberRole, MemberState, Purpose, SyncState, Value};
@@ -10,7 +11,7 @@ use crate::peer::PeerPg;
 use crate::policy::SynchronousMode;
 use crate::postgres::{PgOp, SyncNames};
 use crate::quorum::{self, Published, Step};
-use crate::{Duration, Instance, NodeName};
+use crate::{Duration, Instance, Lsn, NodeName};
 
 /// A listed node that stopped streaming keeps its place this long: a reconnect is no change.
 const KEEP_PLACE: Duration = Duration::millis(400);
@@ -133,10 +134,11 @@ impl Node {
                 reign.list.lost_since.entry(node.clone()).or_insert(now);
             }
         }
+        let furthest = self.furthest();
         let mut wanted: Vec<NodeName> = streaming
             .iter()
             .chain(listed.iter().filter(|n| self.keeps_place(n)))
-            .filter(|node| self.admissible(node))
+            .filter(|node| self.admissible(node) && !self.lags(node, furthest))
             .cloned()
             .collect();
         wanted.sort();
@@ -150,8 +152,11 @@ impl Node {
         able.extend(unable.into_iter().take(missing));
         match self.policy().synchronous_mode {
             SynchronousMode::Priority => {
-                // Those that have the place keep it.
-                able.sort_by_key(|n| (!self.may_lead(n), !listed.contains(n), n.clone()));
+                // Those that have the place keep it, among equals.
+                able.sort_by_key(|n| {
+                    let priority = Reverse(self.sync_priority(n));
+                    (!self.may_lead(n), priority, !listed.contains(n), n.clone())
+                });
                 able.truncate(count);
             }
             SynchronousMode::Off | SynchronousMode::Quorum => {}
@@ -160,7 +165,30 @@ impl Node {
     }
 
     fn may_lead(&self, node: &NodeName) -> bool {
-        self.view.members.get(node).is_some_and(|m| !m.value.nofailover)
+        self.view.members.get(node).is_some_and(|m| !m.value.tags.nofailover())
+    }
+
+    fn sync_priority(&self, node: &NodeName) -> u32 {
+        let tags = self.view.members.get(node).map(|m| &m.value.tags);
+        tags.filter(|tags| !tags.nosync()).map_or(0, |tags| tags.sync_priority)
+    }
+
+    /// The furthest that any replica has flushed; this node, when there is only one.
+    fn furthest(&self) -> Lsn {
+        let Some(primary) = self.primary() else { return Lsn::ZERO };
+        let streaming = || primary.senders.iter().filter(|sender| sender.streaming);
+        match streaming().nth(1) {
+            Some(_) => streaming().map(|sender| sender.flushed).max().unwrap_or_default(),
+            None => primary.flushed,
+        }
+    }
+
+    /// Further behind than `maximum_lag_on_syncnode`: commits would wait for it for long.
+    fn lags(&self, node: &NodeName, furthest: Lsn) -> bool {
+        let Some(limit) = self.policy().maximum_lag_on_syncnode else { return false };
+        let senders = self.primary().map(|p| p.senders.as_slice()).unwrap_or_default();
+        let sender = senders.iter().find(|sender| sender.node == *node);
+        sender.is_some_and(|sender| sender.flushed.lag_behind(furthest) > limit)
     }
 
     fn keeps_place(&self, node: &NodeName) -> bool {
@@ -169,7 +197,7 @@ impl Node {
     }
 
     fn admissible(&self, node: &NodeName) -> bool {
-        if *node == self.config.name || !self.view.members.contains_key(node) {
+        if *node == self.config.name || self.sync_priority(node) == 0 {
             return false;
         }
         self.peer_instance(node).is_some() || self.patroni_follows(node)
@@ -221,6 +249,7 @@ impl Node {
         }
         let somebody_lives = self.view.members.keys().any(|node| {
             *node != self.config.name
+                && self.sync_priority(node) > 0
                 && (self.patroni_electable(node)
                     || self.heard(node, ALONE).is_some_and(|p| {
                         let follows = matches!(p.beat.pg, PeerPg::Replica { .. } | PeerPg::Busy);

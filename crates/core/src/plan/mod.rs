@@ -35,6 +35,7 @@ impl Node {
         self.arm_guard();
         self.learn_wal_term();
         self.kill_without_data();
+        self.end_slow_stop();
         self.follow_restart();
         let (situation, reason) = self.plan();
         self.answer_pledge();
@@ -63,6 +64,20 @@ impl Node {
         self.reign = None;
         self.lease = Lease::None;
         if self.may_write() {
+            self.kill_now();
+        }
+    }
+
+    /// `primary_stop_timeout`: the voters go on without the end of an orderly stop.
+    fn end_slow_stop(&mut self) {
+        let policy = self.policy();
+        let Some(patience) = policy.primary_stop_timeout.filter(|_| policy.synchronous()) else {
+            return;
+        };
+        let late =
+            |running: &RunningOp| running.op == PgOp::Stop && self.passed(running.began, patience);
+        let slow = self.op.as_ref().is_some_and(late);
+        if slow && self.leads().is_some() && self.restart.is_none() {
             self.kill_now();
         }
     }
@@ -277,8 +292,7 @@ impl Node {
             replayed,
             timeline: self.running().map(|r| r.timeline),
             streaming,
-            nofailover: self.config.nofailover,
-            clonefrom: self.config.clonefrom,
+            tags: self.config.tags.clone(),
             paused: self.policy().pause,
             checkpoint_pending: self.primary().is_some_and(|p| !p.checkpointed),
             patroni: false,
@@ -365,7 +379,7 @@ impl Node {
             timeline: self.timeline(),
             instance: self.instance(),
             hears_leader: self.hears_leader(),
-            electable: !self.config.nofailover
+            electable: !self.config.tags.nofailover()
                 && self.shutdown.is_none()
                 && !self.policy().pause
                 && !self.promotion_refused(),

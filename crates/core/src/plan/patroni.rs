@@ -45,7 +45,7 @@ impl Node {
 
     /// It may lead: everybody in asynchronous mode, otherwise who is a voter.
     fn may_succeed(&self, node: &NodeName) -> bool {
-        let allowed = self.view.members.get(node).is_none_or(|m| !m.value.nofailover);
+        let allowed = self.view.members.get(node).is_none_or(|m| !m.value.tags.nofailover());
         let sync = self.view.sync.as_ref().map(|s| &s.value);
         let votes = sync.is_some_and(|s| s.voters.contains_key(node));
         allowed && (!self.voters_decide() || votes)

@@ -15,6 +15,10 @@ const NOT_STREAMING: Duration = Duration::secs(30);
 /// A start that waits for WAL which only a leader has is given up when there is one for this long.
 const START_ALONE: Duration = Duration::secs(5);
 
+/// A replica that doesn't come up within this is started again, however short the patience with a
+/// primary.
+const STARTING: Duration = Duration::secs(60);
+
 /// A Patroni leader has written its member key anew within this, whatever its `loop_wait`.
 const MEMBER_KEY: Duration = Duration::secs(30);
 
@@ -72,7 +76,7 @@ impl Node {
                 Reason::Deposed
             }
             PgState::NotAccepting(_) => {
-                let patience = self.policy().primary_start_timeout;
+                let patience = self.policy().primary_start_timeout.max(STARTING);
                 if self.busy_since.is_some_and(|since| self.passed(since, patience)) {
                     self.kill_now();
                 }
@@ -169,7 +173,7 @@ impl Node {
                     && peer.beat.position.map(|position| position.term) == term
             })
         };
-        let tagged = self.view.members.iter().filter(|(_, member)| member.value.clonefrom);
+        let tagged = self.view.members.iter().filter(|(_, member)| member.value.tags.clonefrom);
         let names = tagged.map(|(name, _)| name).filter(|name| **name != self.config.name);
         let fit: Vec<&NodeName> = names.filter(fit).collect();
         if fit.is_empty() || self.backoff.failures % 2 == 1 {

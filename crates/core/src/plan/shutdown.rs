@@ -116,7 +116,7 @@ impl Node {
                 let position = peer.beat.position;
                 position.is_some_and(|p| p.lsn > end && Some(p.term) == self.leads())
             })
-            .max_by_key(|(_, peer)| peer.beat.position)
+            .max_by_key(|(name, peer)| (peer.beat.position, self.failover_priority(name)))
             .map(|(name, _)| name.clone())
     }
 

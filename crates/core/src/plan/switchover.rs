@@ -6,7 +6,7 @@ use crate::cluster::{FailoverRequest, Key, Op, Purpose, ReignEnd, Value};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
-use crate::postgres::{ControlState, PgOp, PgState};
+use crate::postgres::{ControlState, PgOp, PgState, SenderFacts};
 use crate::reason::{Reason, Situation, SwitchoverRefusal};
 use crate::state::HandOver;
 use crate::{Duration, Lsn, NodeName, Time};
@@ -86,7 +86,14 @@ impl Node {
     pub(crate) fn best_candidate(&self) -> Option<NodeName> {
         let primary = self.primary()?;
         let fit = primary.senders.iter().filter(|s| self.fit(&s.node));
-        fit.max_by_key(|s| (s.flushed, std::cmp::Reverse(s.node.clone()))).map(|s| s.node.clone())
+        let near = |s: &SenderFacts| {
+            s.flushed.lag_behind(primary.flushed) <= self.policy().maximum_lag_on_failover
+        };
+        let rank = |s: &&SenderFacts| {
+            let priority = self.failover_priority(&s.node);
+            (near(s), priority, s.flushed, std::cmp::Reverse(s.node.clone()))
+        };
+        fit.max_by_key(rank).map(|s| s.node.clone())
     }
 
     pub(crate) fn continue_handover(&mut self) -> Reason {
@@ -103,7 +110,13 @@ impl Node {
         }
         let Some(control) = self.stopped() else { return self.handover_stuck(to, since) };
         if control.state != ControlState::ShutDown {
-            // It had to be killed: no shutdown checkpoint says where its WAL ends.
+            // It had to be killed: no shutdown checkpoint says where its WAL ends. Enough voters know.
+            if self.policy().primary_stop_timeout.is_some() && self.somebody_can_follow() {
+                if let Some(reign) = &mut self.reign {
+                    reign.handover = None;
+                }
+                return self.after_death();
+            }
             return self.call_off(SwitchoverRefusal::CandidateTooSlow);
         }
         let end = control.checkpoint;

@@ -1,18 +1,19 @@
 //! The verbs of scenarios. A verb acts on the world or expects something of it; what the world
 //! tells meanwhile is its output.
 
-use pgherd_core::{Duration, Input, Policy, SynchronousMode};
+use pgherd_core::{Duration, Input, NodeName, Policy, SynchronousMode, Tags};
 
 use crate::clock::Micros;
 use crate::event::{Event, Ix};
 use crate::faults::Family;
 use crate::net::Lane;
-use crate::pg::{Hang, Run};
+use crate::pg::{Hang, MAX_NODES, Run};
 use crate::world::{Options, World, seconds};
 
 /// The verbs, for who writes a scenario.
 pub(crate) const VERBS: &str = "\
-cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [clonefrom NODE] [patroni nX] [seed S]
+cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [patroni nX] [tag nX TAG[=VALUE]]\n  [synclag BYTES] [check_timeline] [start_timeout 0s] [stop_timeout 1s] [seed S]
+tag nX TAG[=VALUE]
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
 crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | unhang NODES
@@ -91,6 +92,15 @@ impl Stage {
             "kill" | "start" | "stop" | "crash" | "boot" | "freeze" | "thaw" | "hang"
             | "unhang" | "refuse" | "allow" | "reinit" | "restart" | "slow" => {
                 self.each(verb, rest)
+            }
+            "tag" => {
+                let [node, tag] = rest else { return Err("tag wants a node and a tag".to_owned()) };
+                let node = one_node(node)?;
+                let world = self.world()?;
+                let mut tags = world.options.tags[node].clone();
+                set_tag(&mut tags, tag)?;
+                world.retag(node, tags);
+                Ok(Vec::new())
             }
             "remove" => self.each(verb, rest.get(1..).unwrap_or_default()),
             "partition" => self.partition(rest),
@@ -312,7 +322,7 @@ impl Stage {
         }
     }
 
-    fn voters(world: &World) -> Vec<pgherd_core::NodeName> {
+    fn voters(world: &World) -> Vec<NodeName> {
         let sync = world.store.view().sync.as_ref();
         sync.map(|s| s.value.voters.keys().cloned().collect()).unwrap_or_default()
     }
@@ -339,7 +349,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
     let mut policy = Policy::default();
     let mut seed = 1;
     let mut patroni = 0;
-    let mut clonefrom = None;
+    let mut tags: [Tags; MAX_NODES] = std::array::from_fn(|_| Tags::default());
     let mut rest = words.iter();
     let count = rest.next().and_then(|n| n.parse().ok()).filter(|n| (1..=5).contains(n));
     let nodes = count.ok_or("cluster wants 1 to 5 nodes")?;
@@ -354,12 +364,18 @@ fn cluster(words: &[&str]) -> Result<World, String> {
             "count" => policy.synchronous_node_count = number(value()?)? as u32,
             "lag" => policy.maximum_lag_on_failover = number(value()?)?,
             "patroni" => {
-                let node = value()?.strip_prefix('n').unwrap_or_default();
-                patroni |= 1 << (number(node)?.clamp(1, 5) - 1);
+                patroni |= 1 << one_node(value()?)?;
             }
             "failsafe" => policy.failsafe_mode = value()? == "on",
             "seed" => seed = number(value()?)?,
-            "clonefrom" => clonefrom = Some((number(value()?)?.max(1) - 1) as Ix),
+            "tag" => {
+                let node = one_node(value()?)?;
+                set_tag(&mut tags[node], value()?)?;
+            }
+            "synclag" => policy.maximum_lag_on_syncnode = Some(number(value()?)?),
+            "check_timeline" => policy.check_timeline = true,
+            "start_timeout" => policy.primary_start_timeout = Duration(duration(value()?)?),
+            "stop_timeout" => policy.primary_stop_timeout = Some(Duration(duration(value()?)?)),
             other => return Err(format!("a cluster has no '{other}'")),
         }
     }
@@ -368,8 +384,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
         nodes,
         policy,
         mutant: None,
-        nofailover: None,
-        clonefrom,
+        tags,
         patroni,
         clients: true,
         plain_clocks: true,
@@ -378,6 +393,28 @@ fn cluster(words: &[&str]) -> Result<World, String> {
     world.faults.write_bytes = 2_000;
     world.story = Some(Vec::new());
     Ok(world)
+}
+
+/// `n2`.
+fn one_node(word: &str) -> Result<Ix, String> {
+    let node = number(word.strip_prefix('n').unwrap_or_default())?;
+    Ok((node.clamp(1, MAX_NODES as u64) - 1) as Ix)
+}
+
+/// `nosync`, `failover_priority=2`, `replicatefrom=n2`.
+fn set_tag(tags: &mut Tags, word: &str) -> Result<(), String> {
+    let (name, value) = word.split_once('=').unwrap_or((word, "0"));
+    match name {
+        "nofailover" => tags.failover_priority = 0,
+        "failover_priority" => tags.failover_priority = number(value)? as u32,
+        "nosync" => tags.sync_priority = 0,
+        "sync_priority" => tags.sync_priority = number(value)? as u32,
+        "clonefrom" => tags.clonefrom = true,
+        "nostream" => tags.nostream = true,
+        "replicatefrom" => tags.replicatefrom = NodeName::new(value).ok(),
+        other => return Err(format!("there is no tag '{other}'")),
+    }
+    Ok(())
 }
 
 fn number(word: &str) -> Result<u64, String> {
