@@ -92,6 +92,11 @@ const STEPS: &[Step] = &[
         run: Run::Check(&["sim", "mutants"]),
     },
     Step {
+        name: "model",
+        about: "every state of the protocol's models, and the rules that they would miss",
+        run: Run::Check(&["model"]),
+    },
+    Step {
         name: "e2e",
         about: "the binary itself, with clusters of real PostgreSQL servers",
         run: Run::Tests {
