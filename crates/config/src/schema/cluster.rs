@@ -74,13 +74,10 @@ pub(super) const KEYS: &[Key] = &[
         Span(0),
         "1800",
         "How long the slot of a member that is gone is kept.",
-    )
-    .unused(NOT_YET),
-    dynamic("slots", Free, "", "Slots that are always there.")
-        .also("permanent_slots")
-        .unused(NOT_YET),
-    dynamic("permanent_replication_slots", Free, "", "Another word for slots.").unused(NOT_YET),
-    dynamic("ignore_slots", List, "", "Slots to leave alone.").unused(NOT_YET),
+    ),
+    dynamic("slots", Free, "", "Slots that are always there.").also("permanent_slots"),
+    dynamic("permanent_replication_slots", Free, "", "Another word for slots."),
+    dynamic("ignore_slots", List, "", "Slots to leave alone."),
     dynamic("standby_cluster", Section, "", "This cluster follows another one."),
     dynamic("standby_cluster.host", Text, "", "Where the other cluster is.").unused(NOT_YET),
     dynamic("standby_cluster.port", Any, "", "Its port.").unused(NOT_YET),
