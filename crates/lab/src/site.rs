@@ -352,6 +352,12 @@ impl<'a> Site<'a> {
 
     /// Ends every process of the site and waits until they are gone.
     fn end(&mut self) -> Result<()> {
+        if self.cluster.disk == Disk::Loop {
+            for node in 0..3 {
+                // Refused where it isn't frozen; where it is, nobody could die.
+                let _ = run("fsfreeze", &["-u", &self.disk(node).display().to_string()]);
+            }
+        }
         for machine in &self.ground.machines {
             machine.heal()?;
             machine.kill("")?;
