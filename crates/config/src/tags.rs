@@ -67,10 +67,7 @@ mod tests {
     use super::*;
 
     fn map(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(map) => map,
-            _ => unreachable!("tags are a map"),
-        }
+        serde_json::from_value(value).unwrap()
     }
 
     #[test]

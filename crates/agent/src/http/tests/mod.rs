@@ -333,6 +333,13 @@ async fn health_checks_follow_the_contracts_table() {
     for (query, expected) in conditions {
         assert_eq!(code(standby(), "/replica", Some(query)), expected, "{query}");
     }
+    let mut shunned = fixture(standby(), None, true);
+    let desk = Arc::get_mut(&mut shunned.desk).unwrap();
+    desk.tags.insert("noloadbalance".to_owned(), json!("yes"));
+    for (path, expected) in [("/replica", 503), ("/read-only", 503), ("/health", 200)] {
+        let found = checks::check(&shunned.desk, &Method::GET, path, None).as_u16();
+        assert_eq!(found, expected, "{path}");
+    }
     assert_eq!(code(standby(), "/readiness", Some("lag=600")), 503);
     assert_eq!(code(standby(), "/readiness", Some("lag=600&mode=write")), 200);
 }
