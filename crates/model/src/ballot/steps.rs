@@ -297,7 +297,7 @@ impl Steps<'_> {
         };
         if let Some(candidacy) = node.candidacy {
             let mine = s.sync.voters & (s.sync.admitted | self.any_instance()) & 1 << n;
-            let have = (candidacy.pledged | mine).count_ones();
+            let have = (candidacy.pledged & s.sync.voters | mine).count_ones();
             let short = u32::from(self.model.drops(Mutant::OnePledgeTooFew));
             let needed = (u32::from(s.sync.quorum) + 1 - short).max(1);
             if mine != 0 && have >= needed && !candidacy.behind {
