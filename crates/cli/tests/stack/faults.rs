@@ -196,12 +196,29 @@ fn volume_deleted(stack: &Stack, victim: Victim) {
     ));
 }
 
+/// With failsafe, which is on, writes go on; without it the cluster is read-only meanwhile.
 fn two_etcd_of_three_stopped(stack: &Stack) {
+    let etcds = [Stack::container("etcd-1"), Stack::container("etcd-2")];
+    let last = |port: &tokio_postgres::Config| number_now(port, "SELECT max(n) FROM acks");
     let writer = Writer::start(write_port(), next());
     std::thread::sleep(Duration::from_millis(500));
-    stack.docker.docker(&["stop", &Stack::container("etcd-1"), &Stack::container("etcd-2")]);
+    stack.docker.docker(&["stop", &etcds[0], &etcds[1]]);
+    // Well past the ttl of 5 s.
+    let past = Instant::now() + Duration::from_secs(12);
+    stack.until(LIMIT, "write past the ttl", || {
+        let before = last(&write_port())?;
+        std::thread::sleep(Duration::from_millis(300));
+        (Instant::now() > past && last(&write_port())? > before).then_some(())
+    });
+    stack.docker.docker(&["start", &etcds[0], &etcds[1]]);
+    stack.whole();
+    let gap = settle(stack, writer);
+    say(&format!("with failsafe no writes for {} ms", gap.as_millis()));
+
+    set_failsafe(stack, false);
+    let writer = Writer::start(write_port(), next());
+    stack.docker.docker(&["stop", &etcds[0], &etcds[1]]);
     let began = Instant::now();
-    let last = |port: &tokio_postgres::Config| number_now(port, "SELECT max(n) FROM acks");
     stack.until(LIMIT, "end of writes", || {
         let before = last(&read_port())?;
         std::thread::sleep(Duration::from_millis(1500));
@@ -209,8 +226,18 @@ fn two_etcd_of_three_stopped(stack: &Stack) {
     });
     say(&format!("read-only {} ms after etcd lost its majority", began.elapsed().as_millis()));
     assert!(last(&read_port()).is_some(), "reads go on");
-    stack.docker.docker(&["start", &Stack::container("etcd-1"), &Stack::container("etcd-2")]);
+    stack.docker.docker(&["start", &etcds[0], &etcds[1]]);
     let whole = stack.whole();
     settle(stack, writer);
     say(&format!("whole {} ms after etcd's return", whole.as_millis()));
+    set_failsafe(stack, true);
+}
+
+fn set_failsafe(stack: &Stack, on: bool) {
+    let value = format!("failsafe_mode={on}");
+    let words = ["pgherd", "ctl", "edit-config", "--force", "-s", &value];
+    stack.until(LIMIT, "change of failsafe_mode", || {
+        let said = stack.exec(&stack.leader(), &words).out;
+        ["Configuration changed", "Not changed"].iter().any(|w| said.contains(w)).then_some(())
+    });
 }
