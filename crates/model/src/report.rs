@@ -54,7 +54,13 @@ const BIG: &[(&str, Case)] = &[
     ("pledges and lists", Case::Ballot(ballot::Size { lists: 2, ..BALLOT })),
     ("pledges and holds", Case::Ballot(ballot::Size { holds: 3, ..BALLOT })),
     ("not strict", Case::Ballot(ballot::Size { lists: 2, strict: false, crashes: 0, ..BALLOT })),
+    ("four nodes, two to wait for", Case::Ballot(FOUR)),
 ];
+
+/// A list that followed the one that nobody satisfies once counted as settled too early: four nodes
+/// show it.
+const FOUR: ballot::Size =
+    ballot::Size { nodes: 4, lists: 2, crashes: 0, claims: 1, count: 2, ..BALLOT };
 
 /// Where each mutant is looked for.
 const MUTANTS: &[(Mutant, Case)] = &[

@@ -104,12 +104,13 @@ impl Node {
                 }
             }
             known => {
-                // Under a list that nobody satisfies nothing was acknowledged: nobody acts by it.
-                let nothing_before = match known {
-                    Some((before, ..)) => before.is_nobody(),
-                    None => reign.gate.is_some() && !reign.serving,
+                // Under a list that nobody satisfies nothing is acknowledged: who acts by the one before
+                // it has stopped when it has been in force for long enough.
+                let since = match known {
+                    Some((before, since, _)) if before.is_nobody() => *since,
+                    None if reign.gate.is_some() && !reign.serving => now - SETTLE,
+                    Some(_) | None => now,
                 };
-                let since = if nothing_before { now - SETTLE } else { now };
                 reign.list.effective = Some((names, since, flushed));
             }
         }

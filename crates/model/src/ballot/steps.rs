@@ -147,8 +147,9 @@ impl Steps<'_> {
             s.lists += 1;
             let end = s.nodes[n].len;
             s.reign(n, |r| {
-                // `note_list_in_force`: under a list that nobody satisfies nothing was acknowledged.
-                r.settled = r.names == List::Nobody;
+                // `note_list_in_force`: under a list that nobody satisfies nothing is acknowledged, once
+                // nobody acts by the one before it.
+                r.settled = r.names == List::Nobody && r.settled;
                 if r.before.is_none() && r.names != List::Nobody {
                     r.before = Some(r.names);
                 }
