@@ -9,6 +9,8 @@ use crate::state::{Peer, Pg, RestartStage};
 
 /// Replicas wait this long for the primary's last record before they stop.
 const WAIT_FOR_PRIMARY: Duration = Duration::secs(15);
+/// A whole cluster stops when all are told at once: within this time each has heard of the others.
+const ALL_STOP: Duration = Duration::millis(200);
 /// A replica that stays may say so late that it has the last record: it looks each 100 ms. Without a
 /// successor that is named, everybody leaves the former leader its right to return for seconds.
 const LAST_WORD: Duration = Duration::secs(1);
@@ -89,10 +91,10 @@ impl Node {
         }
         let stopped = *self.shut_down.get_or_insert(self.now);
         let successor = self.successor(end);
-        if successor.is_none()
-            && self.staying().next().is_some()
-            && !self.passed(stopped, LAST_WORD)
-        {
+        // Who stops at the same moment has not said so yet.
+        let early = !self.passed(since, ALL_STOP);
+        let comes = self.staying().next().is_some() && !self.passed(stopped, LAST_WORD);
+        if (successor.is_none() && comes) || (successor.is_some() && early) {
             return Reason::Stopping;
         }
         self.release_once(match successor {
