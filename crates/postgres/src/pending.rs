@@ -28,11 +28,12 @@ pub struct PendingChange {
 const BOUND: Duration = Duration::from_secs(5);
 /// After a question without an answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Parameters of the files.
+/// Parameters of the files. A promotion takes the recovery's away, which PostgreSQL marks as pending though a
+/// primary never reads them.
 const FILES: &str = "SELECT s.name, current_setting(s.name), f.setting FROM pg_settings AS s \
     LEFT JOIN (SELECT DISTINCT ON (name) lower(name) AS name, setting FROM pg_file_settings \
                ORDER BY name, seqno DESC) AS f ON f.name = lower(s.name) \
-    WHERE s.pending_restart";
+    WHERE s.pending_restart AND (pg_is_in_recovery() OR s.name NOT LIKE 'recovery\\_target%')";
 
 impl Core {
     pub(crate) async fn pending_restart(self: &Arc<Self>, seen: &AtomicU64) -> Pending {

@@ -219,6 +219,8 @@ async fn role_changes() {
     node.done(PgOp::Promote { names: list(&[]) }).await;
     assert_eq!(node.sql("SHOW work_mem").await, "5MB");
     assert_eq!(node.sql("SHOW archive_timeout").await, "1h");
+    // Of the recovery settings that the promotion took away, nothing waits for a restart.
+    until_pending(&node, &["max_connections: 100->30"]).await;
 }
 
 async fn standby_has_enough() {
