@@ -82,13 +82,19 @@ impl Node {
 
     fn send_release_again(&mut self) -> Reason {
         let end = self.reign.as_ref().and_then(|r| r.ended.clone());
-        if let Some(end) = end
+        if let Some(end) = end.clone()
             && !self.deciding()
         {
             self.read();
             self.release(end);
         }
-        if self.promotion_refused() { Reason::PromotionRefused } else { Reason::ReleasedAfterDeath }
+        match end {
+            Some(ReignEnd::HandedOver { to, .. }) => Reason::HandedOver(to),
+            Some(ReignEnd::Died | ReignEnd::Stopped { .. }) | None if self.promotion_refused() => {
+                Reason::PromotionRefused
+            }
+            Some(ReignEnd::Died | ReignEnd::Stopped { .. }) | None => Reason::ReleasedAfterDeath,
+        }
     }
 
     /// A ballot against a leader that lives can only do harm.

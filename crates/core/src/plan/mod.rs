@@ -318,6 +318,8 @@ impl Node {
         }
         match (&self.pg, self.pg_facts().map(|f| &f.state)) {
             (Pg::Exited | Pg::Empty, _) if self.stopping_or_stopped() => MemberState::Stopped,
+            // Nothing is known to have run here: not in this agent's life, nor by its key.
+            (Pg::Empty, _) if self.member.is_none() => MemberState::Stopped,
             (Pg::Exited | Pg::Empty, _) => MemberState::Crashed,
             (_, Some(PgState::Running(_))) => MemberState::Running,
             (_, Some(PgState::NotAccepting(_))) => MemberState::Starting,
