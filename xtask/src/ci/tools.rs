@@ -18,6 +18,7 @@ pub(crate) struct Tools {
     etcd: Option<PathBuf>,
     etcdctl: Option<PathBuf>,
     patroni: bool,
+    browser: bool,
 }
 
 impl Tools {
@@ -35,6 +36,9 @@ impl Tools {
             etcd: etcd.or_else(|| find("etcd")),
             etcdctl: find("etcdctl"),
             patroni: has_patroni(root),
+            browser: ["chromium", "chromium-browser", "google-chrome"]
+                .iter()
+                .any(|b| find(b).is_some()),
             path: std::env::join_paths(&directories).unwrap_or_default(),
         }
     }
@@ -60,6 +64,10 @@ impl Tools {
         }
         if !self.patroni {
             counts += super::skip("no Patroni: no cluster is tested with it (scripts/setup test)");
+        }
+        if !self.browser {
+            counts +=
+                super::skip("no chromium: nobody looks at the dashboard (scripts/setup test)");
         }
         counts
     }

@@ -7,6 +7,7 @@
 #[path = "../../../store/tests/it/certificates.rs"]
 mod certificates;
 mod configure;
+mod dashboard;
 mod guide;
 mod herd;
 mod lifecycle;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     };
     let mut tests = vec![
         test("bootstrap_writes_and_reads", bootstrap_writes_and_reads),
+        test("dashboard_follows_a_failover", dashboard::follows_a_failover),
         test("edit_config_reaches_every_node", configure::edit_config_reaches_every_node),
         test("ctrl_c_and_up_again", ctrl_c_and_up_again),
         test("kill_9_of_everything_and_up_again", kill_9_of_everything_and_up_again),
