@@ -1,6 +1,7 @@
 //! The core's values as bytes for the store: what Patroni would write, byte for byte, where the key
 //! is Patroni's (contract 1.3), and serde's compact JSON where it is ours.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_core::cluster::{
@@ -96,9 +97,22 @@ impl Encoder {
         })
     }
 
+    /// Who is about to stop is `nosync`, as Patroni's members are then (contract 3.9).
+    fn tags(&self, record: &MemberRecord) -> Cow<'_, Map<String, serde_json::Value>> {
+        let tags = &self.member.tags;
+        if !record.tags.nosync() || pgherd_config::tags::meaning(tags).nosync() {
+            return Cow::Borrowed(tags);
+        }
+        let mut tags = tags.clone();
+        tags.insert("nosync".to_owned(), true.into());
+        tags.insert("sync_priority".to_owned(), 0.into());
+        Cow::Owned(tags)
+    }
+
     fn member(&self, record: &MemberRecord) -> Result<Vec<u8>, serde_json::Error> {
         let replica = record.role != MemberRole::Primary;
         let pending = !self.member.pending_restart.is_empty();
+        let tags = self.tags(record);
         serde_json::to_vec(&MemberJson {
             conn_url: &self.member.conn_url,
             api_url: &self.member.api_url,
@@ -108,7 +122,7 @@ impl Encoder {
             proxy_url: self.member.proxy_url.as_deref(),
             pending_restart: pending.then_some(true),
             pending_restart_reason: pending.then_some(&self.member.pending_restart),
-            tags: (!self.member.tags.is_empty()).then_some(&self.member.tags),
+            tags: (!tags.is_empty()).then_some(&*tags),
             xlog_location: record.lsn,
             replay_lsn: record.replayed.filter(|_| replica),
             receive_lsn: record.lsn.filter(|_| replica),

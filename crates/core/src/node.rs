@@ -12,8 +12,8 @@ use crate::policy::Policy;
 use crate::postgres::PgOp;
 use crate::reason::{Decision, Reason, Situation};
 use crate::state::{
-    Asked, Attempt, Candidacy, Lease, PatroniMember, Peer, Pending, Pg, Reign, Restart, RunningOp,
-    Silence,
+    Asked, Attempt, Candidacy, Lease, Leaving, PatroniMember, Peer, Pending, Pg, Reign, Restart,
+    RunningOp, Silence,
 };
 use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Tags, Term, Time};
 
@@ -134,6 +134,7 @@ pub struct Node {
     pub(crate) shut_down: Option<Time>,
     pub(crate) reinitialize: bool,
     pub(crate) restart: Option<Restart>,
+    pub(crate) leaving: Option<Leaving>,
     pub(crate) restarts: Restarts,
     /// This WAL was seen to go past the leader's branch: stopping PostgreSQL doesn't change that.
     pub(crate) diverged: bool,
@@ -236,6 +237,7 @@ impl Node {
             shut_down: None,
             reinitialize: false,
             restart: None,
+            leaving: None,
             restarts: Restarts::default(),
             diverged: false,
             member: None,

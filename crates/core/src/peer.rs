@@ -62,6 +62,9 @@ pub struct PeerBeat {
     pub hears_leader: bool,
     /// It may lead (no `nofailover`, not paused, not stopping).
     pub electable: bool,
+    /// The names in its PostgreSQL's synchronous list, when it is primary.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<NodeName>,
 }
 
 /// The state of a peer's PostgreSQL, as it says.

@@ -105,6 +105,10 @@ pub enum Reason {
     BrokenData,
     /// PostgreSQL stops in order and starts again, because an operator asked.
     Restarting,
+    /// About to stop, but commits still wait for this node.
+    Leaving,
+    /// Stopping, though commits may still wait for this node.
+    LeftListed,
     /// An operator asked for a new copy.
     Reinitializing,
     /// The leader isn't ready to be copied or followed.
@@ -307,6 +311,10 @@ impl Reason {
             Self::RewindImpossible => "pg_rewind can't repair this data; copying the leader",
             Self::BrokenData => "an interrupted operation left unusable data; copying the leader",
             Self::Reinitializing => "a new copy was asked for",
+            Self::Leaving => "about to stop; waiting until no commit waits for this node",
+            Self::LeftListed => {
+                "stopping, though commits may wait for this node: the leader did not take it off the list"
+            }
             Self::Restarting => "PostgreSQL stops in order and starts again, as asked",
             Self::WaitingForLeader => "the leader is not ready yet",
             Self::WaitingForFormerLeader => "the former leader has the first right to return",

@@ -31,6 +31,14 @@ pub(crate) struct Restart {
     pub(crate) stage: RestartStage,
 }
 
+/// This node is about to stop, and wants off the list first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) since: Time,
+    /// The bound passed, and commits may still wait for it.
+    pub(crate) in_vain: bool,
+}
+
 /// How far a restart has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RestartStage {

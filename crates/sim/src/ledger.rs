@@ -86,6 +86,8 @@ pub(crate) struct Ledger {
     /// Each acknowledged write, for the count at the end.
     pub(crate) acks: Vec<(Wal, bool)>,
     pub(crate) last_ack: Micros,
+    /// The longest time between two acknowledgements, since a scenario asked to look.
+    pub(crate) longest_gap: Micros,
     pub(crate) last_decision: Vec<Option<pgherd_core::Decision>>,
     /// The last decision of each node that a scenario told.
     pub(crate) last_told: Vec<String>,
@@ -103,6 +105,7 @@ impl Ledger {
             pledges: BTreeMap::new(),
             acks: Vec::new(),
             last_ack: 0,
+            longest_gap: 0,
             last_decision: vec![None; nodes],
             last_told: vec![String::new(); nodes],
             operator_until: 0,
@@ -129,6 +132,7 @@ impl Ledger {
             frontier.waited = frontier.waited.max(commit.end);
         }
         self.acks.push((commit, waited));
+        self.longest_gap = self.longest_gap.max(at - self.last_ack);
         self.last_ack = at;
     }
 

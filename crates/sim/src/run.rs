@@ -279,6 +279,11 @@ impl World {
         Ok(())
     }
 
+    /// The longest time between two acknowledgements, up to now.
+    pub(crate) fn longest_gap(&self) -> Micros {
+        self.ledger.longest_gap.max(self.queue.now - self.ledger.last_ack)
+    }
+
     /// How many writes that waited for standbys the present leader lacks.
     pub(crate) fn lost_writes(&self) -> usize {
         self.lost(true)

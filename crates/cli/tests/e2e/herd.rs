@@ -304,7 +304,7 @@ impl Herd {
         fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
     }
 
-    fn agent(&self, node: &str) -> Option<i32> {
+    pub(crate) fn agent(&self, node: &str) -> Option<i32> {
         let file = self.dir.join(node).join("node.yml");
         let words = |pid: &i32| words(*pid);
         let is_agent = |pid: &i32| {

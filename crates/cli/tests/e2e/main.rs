@@ -10,6 +10,7 @@ mod configure;
 mod dashboard;
 mod guide;
 mod herd;
+mod leave;
 mod lifecycle;
 mod many;
 mod mixed;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         test("bootstrap_writes_and_reads", bootstrap_writes_and_reads),
         test("dashboard_follows_a_failover", dashboard::follows_a_failover),
         test("edit_config_reaches_every_node", configure::edit_config_reaches_every_node),
+        test("no_commit_waits_for_who_leaves", leave::no_commit_waits_for_who_leaves),
         test("ctrl_c_and_up_again", ctrl_c_and_up_again),
         test("kill_9_of_everything_and_up_again", kill_9_of_everything_and_up_again),
         test("kill_9_of_up_alone", kill_9_of_up_alone),

@@ -374,6 +374,7 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
             instance: None,
             hears_leader: true,
             electable: true,
+            waits_for: Vec::new(),
         });
         bench.feed(Input::Peer { from: name("n3"), message: sign });
         bench.feed(Input::View(Arc::new(news)));

@@ -19,6 +19,9 @@ const KEEP_PLACE: Duration = Duration::millis(400);
 const SETTLE: Duration = Duration::millis(200);
 /// Nobody lives who could become a voter: without strictness, commits stop waiting after this.
 const ALONE: Duration = Duration::secs(2);
+/// The same, when those who are listed stream and are about to stop: a whole cluster stops when all
+/// are told at once, and then the list stays.
+const ALL_LEAVE: Duration = Duration::millis(500);
 /// Somebody lives but doesn't come to stream: without strictness, commits stop waiting after this.
 const PATIENCE: Duration = Duration::secs(10);
 
@@ -47,6 +50,9 @@ impl Node {
         let count = self.policy().synchronous_node_count;
         if wanted.is_empty() && !self.may_wait_for_nobody() {
             return;
+        }
+        if let (false, Some(reign)) = (wanted.is_empty(), &mut self.reign) {
+            reign.list.nobody_since = None;
         }
         match quorum::next(&published, &names, &wanted, count) {
             Step::Steady => {
@@ -258,10 +264,19 @@ impl Node {
                     }))
         });
         let nothing_promised = self.published().voters.is_empty();
+        let streaming = self.streaming_nodes();
+        let in_order = self.primary().is_some_and(|primary| {
+            let leaves = |n| streaming.contains(n) && self.sync_priority(n) == 0;
+            !primary.names.is_nobody() && primary.names.names.iter().all(leaves)
+        });
         let now = self.now;
         let Some(list) = self.reign.as_mut().map(|r| &mut r.list) else { return false };
         let since = *list.nobody_since.get_or_insert(now);
-        let patience = if somebody_lives { PATIENCE } else { ALONE };
+        let patience = match (in_order, somebody_lives) {
+            (true, false) => ALL_LEAVE,
+            (true, true) | (false, false) => ALONE,
+            (false, true) => PATIENCE,
+        };
         nothing_promised || now.since(since) >= patience
     }
 

@@ -5,6 +5,7 @@ mod bootstrap;
 mod election;
 mod hold;
 mod leader;
+mod leave;
 mod list;
 mod patroni;
 mod replica;
@@ -21,7 +22,7 @@ use crate::peer::{PeerBeat, PeerMessage, PeerPg};
 use crate::postgres::{PgFailureKind, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Reason, Situation};
 use crate::state::{Lease, Pg, RunningOp};
-use crate::{Duration, Lsn};
+use crate::{Duration, Lsn, Tags};
 
 impl Node {
     /// Everything that is due, in the order in which it matters: first belief and the fence, then
@@ -37,6 +38,7 @@ impl Node {
         self.kill_without_data();
         self.end_slow_stop();
         self.follow_restart();
+        self.note_leaving();
         let (situation, reason) = self.plan();
         self.answer_pledge();
         self.answer_hold();
@@ -292,11 +294,17 @@ impl Node {
             replayed,
             timeline: self.running().map(|r| r.timeline),
             streaming,
-            tags: self.config.tags.clone(),
+            tags: self.shown_tags(),
             paused: self.policy().pause,
             checkpoint_pending: self.primary().is_some_and(|p| !p.checkpointed),
             patroni: false,
         }
+    }
+
+    /// Who is about to stop is not to be waited for.
+    fn shown_tags(&self) -> Tags {
+        let tags = self.config.tags.clone();
+        if self.leaving.is_some() { Tags { sync_priority: 0, ..tags } } else { tags }
     }
 
     fn member_state(&self) -> MemberState {
@@ -385,6 +393,7 @@ impl Node {
                 && self.shutdown.is_none()
                 && !self.policy().pause
                 && !self.promotion_refused(),
+            waits_for: self.primary().map(|p| p.names.names.clone()).unwrap_or_default(),
         }
     }
 

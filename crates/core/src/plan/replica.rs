@@ -60,7 +60,10 @@ impl Node {
             Pg::Facts(facts) => facts.state.clone(),
         };
         if self.reinitialize {
-            return self.copy_anew(leader, Reason::Reinitializing);
+            if !self.may_leave() {
+                return Reason::Leaving;
+            }
+            return self.copy_anew(leader, self.leaving_or(Reason::Reinitializing));
         }
         match state {
             PgState::Absent => self.copy(leader, Reason::Copying),

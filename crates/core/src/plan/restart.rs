@@ -77,7 +77,7 @@ impl Node {
                 if ended_alone {
                     self.kill_now();
                 }
-                Some(Reason::Restarting)
+                Some(self.leaving_or(Reason::Restarting))
             }
             // A leader goes on in a new term: nothing that was said in the old one, and may still be
             // on its way, speaks for what starts now.
@@ -97,8 +97,13 @@ impl Node {
     fn begin_restart(&mut self) -> Option<Reason> {
         self.running()?;
         // A leader that isn't primary yet becomes that first.
-        if self.reign.as_ref().is_some_and(|reign| !reign.was_primary) || !self.start_op(PgOp::Stop)
-        {
+        if self.reign.as_ref().is_some_and(|reign| !reign.was_primary) {
+            return None;
+        }
+        if !self.may_leave() {
+            return Some(Reason::Leaving);
+        }
+        if !self.start_op(PgOp::Stop) {
             return None;
         }
         let since = self.now;
@@ -108,7 +113,7 @@ impl Node {
             reign.serving = false;
             reign.next_beat = since;
         }
-        Some(Reason::Restarting)
+        Some(self.leaving_or(Reason::Restarting))
     }
 
     /// A start failed while it was the restart's.

@@ -22,7 +22,7 @@ impl Node {
         let since = self.shutdown.unwrap_or(self.now);
         self.candidacy = None;
         if self.op.is_some() || self.kill.is_some() {
-            return Reason::Stopping;
+            return self.leaving_or(Reason::Stopping);
         }
         if self.policy().pause {
             return self.stopped_now();
@@ -43,10 +43,13 @@ impl Node {
             ) => true,
         };
         if running {
-            if !self.primary_stops_first(since) {
+            if self.primary_stops_first(since) {
+                return Reason::Stopping;
+            }
+            if self.may_leave() {
                 self.start_op(PgOp::Stop);
             }
-            return Reason::Stopping;
+            return self.leaving_or(Reason::Stopping);
         }
         if self.reign.is_some() { self.let_go(since) } else { self.stopped_now() }
     }

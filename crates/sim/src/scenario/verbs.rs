@@ -22,7 +22,7 @@ partition NODES | store | store down|up|election | heal
 switchover [to NODE] | failover to NODE | pause | resume
 expect leader NODE | expect no leader | expect whole | expect all streaming
 expect streaming NODES | expect voters NODES | expect no voters | expect no lost writes
-expect writes | expect no writes | expect terms N
+expect writes | expect no writes | expect terms N | expect gap under 300ms
 NODES: n1 n2 ..., leader, former, replicas, replica1, all";
 
 /// A world on the stage, and what the script remembers.
@@ -84,6 +84,7 @@ impl Stage {
                 let until = world.now() + span;
                 world.run(until);
                 if rest.get(1) == Some(&"quietly") {
+                    world.ledger.longest_gap = 0;
                     world.story = Some(Vec::new());
                 }
                 Ok(Vec::new())
@@ -311,6 +312,10 @@ impl Stage {
             ["no", "lost", "writes"] => {
                 let lost = world.lost_writes();
                 ok(lost == 0, format!("{lost} are lost"))
+            }
+            ["gap", "under", limit] => {
+                let (limit, gap) = (duration(limit)?, world.longest_gap());
+                ok(gap < limit, format!("it was {}", seconds(gap)))
             }
             ["writes"] => self.writes(true),
             ["no", "writes"] => self.writes(false),
