@@ -3,7 +3,7 @@
 //!
 //! Two sides, one page of shared memory between them ([`shared`]):
 //! - [`main`] is the guard process ([`watch`]): it starts the postmaster, sleeps until the deadline
-//!   and kills ([`tree`]). It never waits for the agent, a disk, a lock or an allocation.
+//!   and kills ([`tree`], with [`cgroup`] where there is one). It never waits for the agent, a disk, a lock or an allocation.
 //! - [`Guard`] is the agent's handle ([`handle`]): spawn, adopt after a restart, arm, kill.
 //! - [`sweep`] is for the case that the guard itself was killed: the kernel then kills the
 //!   postmaster, and the agent kills what that left behind.
@@ -11,6 +11,7 @@
 //! Left to others: when to arm and what a deadline means (core), waiting without blocking a thread
 //! and everything about PostgreSQL except its processes (`pgherd-postgres`).
 
+mod cgroup;
 mod handle;
 mod process;
 mod shared;

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -17,6 +17,7 @@ use rustix::mm::MlockAllFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
+use crate::cgroup::Cgroup;
 use crate::process::{boot_id, boottime_micros, stat};
 use crate::shared::{Cause, Phase, Shared};
 use crate::tree::{Reaped, Tree};
@@ -34,6 +35,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let cause = watch.until_over();
             watch.kill_all(cause);
             watch.last_words();
+            if let Some(cgroup) = &watch.cgroup {
+                cgroup.remove();
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -46,6 +50,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 struct Watch {
     page: Shared,
     tree: Tree,
+    cgroup: Option<Cgroup>,
     registration: std::fs::File,
     signals: OwnedFd,
     timer: OwnedFd,
@@ -68,12 +73,14 @@ impl Watch {
         let _ = rustix::process::setsid();
         rustix::process::set_child_subreaper(Some(own))?;
         let _ = rustix::thread::set_name(c"pg-fence");
+        let cgroup = registration.parent().and_then(Cgroup::of);
         let registration = register(registration, own)?;
         let tree = Tree::new(own);
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
 
-        let started = spawn(program, args, own).and_then(|pid| {
+        let door = cgroup.as_ref().map(Cgroup::door);
+        let started = spawn(program, args, own, door).and_then(|pid| {
             let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
             Ok((pid.as_raw_nonzero().get(), fd))
         });
@@ -92,6 +99,7 @@ impl Watch {
         Ok(Self {
             page,
             tree,
+            cgroup,
             registration,
             signals,
             timer,
@@ -124,6 +132,9 @@ impl Watch {
 
     /// Kills until nothing is left, telling the page how far it is.
     fn kill_all(&mut self, cause: Cause) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
         self.tree.kill(self.postmaster);
         self.page.set_cause(cause);
         self.page.set_phase(Phase::Killing);
@@ -211,14 +222,23 @@ fn register(path: PathBuf, own: Pid) -> io::Result<std::fs::File> {
 }
 
 /// Starts the postmaster so that the kernel kills it when the guard dies.
-fn spawn(program: OsString, args: impl Iterator<Item = OsString>, own: Pid) -> io::Result<Pid> {
+fn spawn(
+    program: OsString,
+    args: impl Iterator<Item = OsString>,
+    own: Pid,
+    door: Option<RawFd>,
+) -> io::Result<Pid> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     #[expect(unsafe_code, reason = "the death signal must be set in the child before it execs")]
-    // SAFETY: two system calls, both async-signal-safe, no allocation.
+    // SAFETY: three system calls, all async-signal-safe, no allocation; the door is open until then.
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if let Some(door) = door {
+                // Where that is refused, the tree alone is killed.
+                let _ = rustix::io::write(BorrowedFd::borrow_raw(door), b"0");
+            }
             // The guard may have died before the line above: then nobody would kill this process.
             if rustix::process::getppid() == Some(own) {
                 Ok(())

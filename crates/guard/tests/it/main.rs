@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         trial("sigterm_kills", sigterm_kills),
         trial("stopped_processes_die_too", stopped_processes_die_too),
         trial("wide_and_deep_tree", wide_and_deep_tree),
+        trial("a_cgroup_where_one_can_be_had", a_cgroup_where_one_can_be_had),
         trial("postmaster_exit_takes_orphans_along", postmaster_exit_takes_orphans_along),
         trial("postmaster_that_cannot_start", postmaster_that_cannot_start),
         trial("guard_killed_kills_postmaster", guard_killed_kills_postmaster),
@@ -97,6 +98,11 @@ fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(begin.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn say(words: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 fn ends_empty(dir: &Path, guard: &Guard, cause: Cause) {
@@ -181,6 +187,33 @@ fn wide_and_deep_tree(dir: &Path) {
     let took = begin.elapsed();
     ends_empty(dir, &guard, Cause::Request);
     assert!(took < Duration::from_millis(500), "killed after {took:?}");
+}
+
+/// Also what a guard that was killed left: the next one finds it in the group.
+fn a_cgroup_where_one_can_be_had(dir: &Path) {
+    let guard = start(dir, TREE, TREE_SIZE, NEVER);
+    let group = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
+    };
+    let postmaster = guard.postmaster_pid().unwrap().as_raw_nonzero().get();
+    let place = group(postmaster);
+    if !place.contains("/pgherd-") {
+        say("SKIPPED: no cgroup of its own can be had here (cgroup v2, root or delegated)");
+        return;
+    }
+    assert!(living_in(dir).iter().all(|&pid| group(pid) == place), "all of it is in {place}");
+    rustix::process::kill_process(guard.pid(), Signal::KILL).unwrap();
+    until("the guard is gone", || !guard.is_alive());
+    until("the postmaster is gone", || living_in(dir).len() == TREE_SIZE - 1);
+    let second = start(dir, TREE, TREE_SIZE * 2 - 1, NEVER);
+    second.kill();
+    ends_empty(dir, &second, Cause::Request);
+    // Where it is mounted beside version 1, and where alone.
+    let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists()).unwrap();
+    let gone = || !mount.join(place.trim_start_matches('/')).exists();
+    until("the group is removed", gone);
 }
 
 fn postmaster_exit_takes_orphans_along(dir: &Path) {
