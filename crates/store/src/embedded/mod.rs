@@ -35,6 +35,8 @@ pub use listen::{Listen, ListenError};
 pub use record::{Change, Effects, LeaseRow};
 pub use refusal::Refusal;
 pub use serve::ServeError;
+#[cfg(test)]
+pub(crate) use service::VERSION;
 pub use state::{Done, Lease, MAX_BYTES, MAX_TTL_SECS, MIN_TTL_SECS, State, Write};
 pub use writer::Identity;
 

@@ -25,7 +25,7 @@ use crate::pb::{self, path, request_op, response_op};
 const MAX_DECODED: usize = 2 << 20;
 const MAX_REQUEST: usize = 3 << 19;
 /// What we claim to be: the API is that of etcd 3.4 and later.
-const VERSION: &str = concat!("3.4.0+pgherd.", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = concat!("3.4.0+pgherd.", env!("CARGO_PKG_VERSION"));
 
 /// What a connection needs to answer.
 #[derive(Clone, Debug)]
