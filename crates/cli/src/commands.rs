@@ -13,10 +13,12 @@ pub(crate) mod store;
 use std::future::Future;
 
 use anyhow::Context;
+use pgherd_config::LogSettings;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::log::Log;
 use crate::output::{Outcome, Printer};
-use crate::privilege;
+use crate::{log, privilege};
 
 /// `pgherd version`.
 pub(crate) fn version() -> Outcome {
@@ -30,17 +32,8 @@ fn settle_down(user: &str, with_parent: bool) -> Outcome {
 }
 
 /// Log lines to standard error. `RUST_LOG` says how many.
-fn start_logging() {
-    start_logging_at("info");
-}
-
-/// The same, with another level where `RUST_LOG` says nothing.
-fn start_logging_at(level: &str) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    // Somebody else's subscriber can't be there: this is the only place that sets one.
-    let _ = subscriber.with_writer(std::io::stderr).try_init();
+fn start_logging() -> Log {
+    log::start(&LogSettings::default(), "pgherd.log")
 }
 
 /// Runs `work` on a runtime with a few threads.

@@ -6,6 +6,7 @@ mod ctl;
 mod first;
 mod live;
 mod lock;
+mod log;
 mod output;
 mod privilege;
 mod secret;

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod guc;
 pub mod lifecycle;
 mod local;
+pub mod log;
 pub mod node;
 mod origin;
 pub mod parse;
@@ -33,6 +34,7 @@ pub mod yaml;
 
 pub use lifecycle::Lifecycle;
 pub use local::Local;
+pub use log::LogSettings;
 pub use origin::Origin;
 pub use postgres::{PostgresSettings, Role, effective};
 pub use problem::{Problem, Severity};

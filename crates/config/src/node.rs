@@ -89,6 +89,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let postgres = postgres(root);
     let tags = tags(&root.section("tags"));
     let ours = ours(&root.section("pgherd"));
+    let log = crate::log::log(&root.section("log"));
     let (cluster, name, rest, postgres) = (cluster?, name?, rest?, postgres?);
     let beside = |data: &std::path::Path| data.with_file_name(format!("{name}.pgherd"));
     let may_found = founding.is_some();
@@ -99,6 +100,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     }
     Some(Settings {
         local: Local::default(),
+        log,
         scope: cluster.scope,
         namespace: cluster.namespace,
         store: store?,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::lifecycle::Lifecycle;
 use crate::local::Local;
+use crate::log::LogSettings;
 use crate::rest::{RestClient, RestServer};
 use crate::secret::Secret;
 use pgherd_core::{NodeName, Policy};
@@ -19,6 +20,8 @@ pub struct Settings {
     pub local: Local,
     /// The node's name.
     pub name: NodeName,
+    /// What is told, and where.
+    pub log: LogSettings,
     /// The cluster's name.
     pub scope: String,
     /// What the cluster's keys lie below; `service` in Patroni's default.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{asked_to_stop, block_on, check_config, settle_down, start_logging_at};
+use super::{asked_to_stop, block_on, check_config, settle_down};
 use crate::args::{AgentArgs, Report};
 use crate::lock::Lock;
 use crate::output::{Failure, Outcome, Printer, warn};
 use crate::settings::node::{Resolved, resolve};
-use crate::sources;
+use crate::{log, sources};
 
 /// How long a predecessor that is about to end may take.
 const PREDECESSOR: Duration = Duration::from_secs(60);
@@ -42,7 +42,8 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
     // The agent takes this lock itself, and doesn't wait for it.
     Lock::wait_free(&settings.run_dir.join("agent.lock"), PREDECESSOR);
     sources::forget_environment();
-    start_logging_at(level(&settings));
+    let log = log::start(&settings.log, "patroni.log");
+    let logging = log.handle();
     let environment = sources.environment;
     let path = args.file.clone();
     // The environment is what it was at the start (contract 3.2): nobody can change a process's.
@@ -52,6 +53,7 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
+            logging.apply(&value.log);
             value
         })
     });
@@ -61,16 +63,4 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
             .await
             .context("the agent stopped")?)
     })
-}
-
-/// `log.level`, in Python's words (contract 3.3).
-fn level(settings: &pgherd_agent::Settings) -> &'static str {
-    let level = settings.local.get(&["log", "level"]).and_then(|node| node.scalar());
-    match level.unwrap_or_default().to_ascii_uppercase().as_str() {
-        "CRITICAL" | "FATAL" | "ERROR" => "error",
-        "WARNING" | "WARN" => "warn",
-        "DEBUG" => "debug",
-        "NOTSET" => "trace",
-        _ => "info",
-    }
 }

@@ -53,7 +53,7 @@ pub(crate) struct ExporterArgs {
 pub(crate) fn run(args: ExporterArgs) -> Outcome {
     privilege::drop_root(&args.user)?;
     let settings = settings(args)?;
-    start_logging();
+    let _log = start_logging();
     // One thread: it waits for one server, and has little memory.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("the runtime can't be started")?.block_on(async {

@@ -1,20 +1,23 @@
 //! `pgherd router FILE`: write port, read port, dashboard.
 
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use pgherd_router::topology::Topology;
 use pgherd_router::{ReadFallback, Router, RouterConfig};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{asked_to_stop, block_on, settle_down, start_logging};
+use super::{asked_to_stop, block_on, settle_down};
 use crate::args::FileArgs;
 use crate::lock::Lock;
 use crate::output::{Failure, Outcome, Printer, warn};
 use crate::settings::node::Resolved;
 use crate::settings::router::RouterSettings;
-use crate::{live, settings, sources, topology};
+use crate::{live, log, settings, sources, topology};
 
 /// How long sessions may go on after the router was told to stop.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -36,12 +39,13 @@ pub(crate) fn run(args: &FileArgs) -> Outcome {
     // Only one that was started by 'pgherd up' has a successor that waits for its end.
     let lock = args.with_parent.then(|| Lock::wait(&args.file.with_extension("lock"), PREDECESSOR));
     let _lock = lock.transpose().map_err(anyhow::Error::from)?;
-    start_logging();
-    block_on(serve(settings))
+    let log = log::start(&settings.log, "router.log");
+    block_on(serve(settings, &args.file, log.handle()))
 }
 
-async fn serve(settings: RouterSettings) -> Outcome {
+async fn serve(settings: RouterSettings, file: &Path, log: log::Handle) -> Outcome {
     let stop = asked_to_stop()?;
+    let mut rereading = tokio::spawn(reread(file.to_owned(), settings.clone(), log)?);
     let client = live::client(&settings.store)?;
     let keys = live::keys(&settings.cluster);
     let unknown = Topology { cluster: keys.scope().to_owned(), ..Topology::default() };
@@ -53,13 +57,50 @@ async fn serve(settings: RouterSettings) -> Outcome {
     let refused = tokio::select! {
         () = stop => None,
         ended = &mut feed => ended.ok().and_then(Result::err),
+        // It never ends by itself.
+        _ = &mut rereading => None,
     };
+    rereading.abort();
     router.shutdown(DRAIN).await;
     feed.abort();
     match refused {
         Some(error) => Err(anyhow::Error::from(error).context("the router stopped").into()),
         None => Ok(()),
     }
+}
+
+/// At each SIGHUP the file is read again: the log follows it, everything else waits for a start.
+fn reread(
+    file: PathBuf,
+    mut settings: RouterSettings,
+    log: log::Handle,
+) -> Outcome<impl Future<Output = ()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let environment = sources::gather(Some(&file))?.environment;
+    Ok(async move {
+        while hangups.recv().await.is_some() {
+            let read = sources::again(Some(&file), &environment);
+            match read.and_then(|sources| settings::router::resolve(&sources)) {
+                Ok(Resolved { value, warnings }) => {
+                    for warning in warnings {
+                        tracing::warn!("{warning}");
+                    }
+                    log.apply(&value.log);
+                    settings.log = value.log.clone();
+                    if settings == value {
+                        tracing::info!("the settings were read again");
+                    } else {
+                        tracing::warn!("changed, but read at the start only: more than the log");
+                    }
+                }
+                Err(problems) => {
+                    for problem in problems {
+                        tracing::error!("the settings are not taken over: {problem}");
+                    }
+                }
+            }
+        }
+    })
 }
 
 fn config(settings: RouterSettings) -> RouterConfig {

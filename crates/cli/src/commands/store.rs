@@ -27,7 +27,7 @@ pub(crate) fn run(args: &StoreArgs) -> Outcome {
         .with_context(|| format!("{} can't be made", args.dir.display()))?;
     let lock = Lock::wait(&args.dir.join("process.lock"), PREDECESSOR);
     let _lock = lock.map_err(anyhow::Error::from)?;
-    start_logging();
+    let _log = start_logging();
     block_on(serve(args))
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pgherd_agent::StoreSettings;
-use pgherd_config::Sources;
+use pgherd_config::{LogSettings, Sources};
 
 use super::node::{ClusterId, Resolved, cluster_id, sort_out};
 use super::parse;
@@ -15,7 +15,7 @@ use super::section::Section;
 use super::store::store_address;
 
 /// Everything that a router's file says.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct RouterSettings {
     pub(crate) cluster: ClusterId,
     pub(crate) store: StoreSettings,
@@ -26,6 +26,7 @@ pub(crate) struct RouterSettings {
     /// Serve reads from the primary when no replica is fit.
     pub(crate) reads_fall_back: bool,
     pub(crate) path_prefix: String,
+    pub(crate) log: LogSettings,
 }
 
 /// Reads a router's file, with `PATRONI_SCOPE`, `PATRONI_ETCD3_HOSTS` and the like over it. All
@@ -51,6 +52,7 @@ fn read(root: &Section<'_>) -> Option<RouterSettings> {
     let hold = root.optional("hold", parse::span).map(pgherd_core::Duration::to_std);
     let reads_fall_back = root.optional("reads_fall_back", parse::boolean).unwrap_or(true);
     let path_prefix = root.optional("path_prefix", parse::text).unwrap_or_default();
+    let log = log(&root.section("log"));
     root.finish(&[]);
     Some(RouterSettings {
         cluster: cluster?,
@@ -61,7 +63,15 @@ fn read(root: &Section<'_>) -> Option<RouterSettings> {
         hold,
         reads_fall_back,
         path_prefix,
+        log,
     })
+}
+
+/// As an agent's.
+fn log(section: &Section<'_>) -> LogSettings {
+    let log = pgherd_config::log::log(section);
+    section.finish(&["traceback_level", "deduplicate_heartbeat_logs"]);
+    log
 }
 
 fn addresses(root: &Section<'_>, key: &'static str) -> Vec<SocketAddr> {

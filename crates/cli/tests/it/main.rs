@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod config;
+mod log;
 
 use std::fs;
 use std::net::TcpListener;

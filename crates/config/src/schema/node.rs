@@ -7,7 +7,6 @@ use super::Kind::{Switch, Text, Whole};
 use super::{Key, local};
 
 const NOT_YET: &str = "pgherd reads this key of Patroni's but has no use for it yet";
-const LOG: &str = "lines go to standard error, as many as RUST_LOG says";
 const NO_PYTHON: &str = "it is about Patroni's threads, which pgherd has not";
 
 pub(super) const KEYS: &[Key] = &[
@@ -19,30 +18,54 @@ pub(super) const KEYS: &[Key] = &[
     local("thread_pool_size", Whole(1), "5", "Threads.").unused(NO_PYTHON),
     local("thread_stack_size", Bytes, "512kB", "Memory of a thread.").unused(NO_PYTHON),
     local("log", Section, "", "What the agent tells, and where."),
-    local("log.type", Choice(&["plain", "json"]), "plain", "The form of a line.").unused(LOG),
+    local("log.type", Choice(&["plain", "json"]), "plain", "The form of a line."),
     local(
         "log.level",
         Text,
         "INFO",
         "The least level that is told: ERROR, WARNING, INFO, DEBUG. RUST_LOG is stronger.",
-    )
-    .fixed(),
+    ),
     local("log.traceback_level", Text, "ERROR", "When Patroni shows a traceback.")
         .unused("pgherd has no tracebacks; errors come with their causes"),
-    local("log.format", Any, "", "The form of a plain line, in Python's words.")
-        .unused("lines have a form of their own; log.type json gives fields"),
-    local("log.dateformat", Text, "", "The form of times.")
-        .unused("times are written as RFC 3339, in UTC"),
-    local("log.static_fields", Free, "", "Fields that every line of type json gets.").unused(LOG),
-    local("log.max_queue_size", Whole(1), "1000", "Lines that wait to be written.")
-        .unused("lines are written at once"),
-    local("log.dir", Path, "", "Where the file patroni.log is written instead of standard error.")
-        .unused(LOG),
-    local("log.mode", Text, "0644", "The log file's mode.").unused(LOG),
-    local("log.file_num", Whole(0), "4", "How many old log files are kept.").unused(LOG),
-    local("log.file_size", Bytes, "25000000", "How long a log file gets before the next begins.")
-        .unused(LOG),
-    local("log.loggers", Free, "", "Levels for single modules.").unused(LOG),
+    local(
+        "log.format",
+        Any,
+        "",
+        "The form of a plain line, in Python's words: %(asctime)s, levelname, name, module, filename, \
+         lineno, process, message. For json a list of these, or of {message: other name}. Fields \
+         like the term follow the message, or stand beside it.",
+    ),
+    local(
+        "log.dateformat",
+        Text,
+        "",
+        "The form of times, in strftime's words and local time. Without it pgherd's own lines have \
+         RFC 3339 in UTC, the others 2026-11-22 18:33:38,123.",
+    ),
+    local("log.static_fields", Free, "", "Fields that every line of type json gets."),
+    local(
+        "log.max_queue_size",
+        Whole(1),
+        "1000",
+        "Lines that wait to be written. More are lost, and their number is told: nothing ever waits \
+         for the log.",
+    ),
+    local(
+        "log.dir",
+        Path,
+        "",
+        "Where the file patroni.log (a router's: router.log) is written instead of standard error. \
+         SIGHUP opens it anew. While it can't be written, lines go to standard error.",
+    ),
+    local("log.mode", Text, "0644", "The log file's mode."),
+    local("log.file_num", Whole(0), "4", "How many old log files are kept; 0: one file for ever."),
+    local("log.file_size", Bytes, "25000000", "How long a log file gets before the next begins."),
+    local(
+        "log.loggers",
+        Free,
+        "",
+        "Levels for single modules: pgherd.agent, pgherd.postgres.slots, pgherd.store, h2.",
+    ),
     local("log.deduplicate_heartbeat_logs", Switch, "off", "Tell each decision once.")
         .unused("pgherd never tells the same decision twice in a row"),
     local("restapi", Section, "", "The REST API."),
