@@ -387,7 +387,7 @@ impl Sampler {
             facts.state = PgState::Absent;
         } else if lives && look.stopped {
             let since = *self.stopped_since.get_or_insert(facts.at);
-            facts.state = PgState::Unresponsive { since };
+            facts.state = PgState::Unresponsive { since, halted: true };
         }
     }
 }

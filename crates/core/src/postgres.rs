@@ -30,6 +30,8 @@ pub enum PgState {
     Unresponsive {
         /// The last time a probe succeeded, or the start of the process.
         since: Time,
+        /// A signal or a debugger has stopped the postmaster: it is not merely slow.
+        halted: bool,
     },
     /// It answers queries.
     Running(RunningFacts),

@@ -77,6 +77,8 @@ pub enum Reason {
     PromotionRefused,
     /// PostgreSQL doesn't answer; it is killed, and another node goes on.
     Unresponsive,
+    /// The leader's PostgreSQL has not answered for a while.
+    AnswersLate,
     /// The data directory vanished under PostgreSQL.
     DataVanished,
     /// Starting in place failed or took too long.
@@ -295,6 +297,7 @@ impl Reason {
                 "pre_promote failed; the key was released, and this node stays out for the ttl"
             }
             Self::Unresponsive => "PostgreSQL does not answer; killed",
+            Self::AnswersLate => "PostgreSQL does not answer; giving it time",
             Self::DataVanished => "the data directory vanished; PostgreSQL was killed",
             Self::StartFailed => "PostgreSQL could not be started as primary; the key was released",
             Self::BeliefEnded => {

@@ -549,6 +549,7 @@ impl Node {
             handover: None,
             holds: BTreeMap::new(),
             next_hold: self.now,
+            wal_seen: None,
             was_primary: attempt.serving,
         });
         self.candidacy = None;

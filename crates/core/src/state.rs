@@ -95,6 +95,8 @@ pub(crate) struct Reign {
     /// Who holds this term: when the question that was answered was sent.
     pub(crate) holds: BTreeMap<NodeName, Time>,
     pub(crate) next_hold: Time,
+    /// While PostgreSQL doesn't answer: the furthest position of the replicas, and when it grew.
+    pub(crate) wal_seen: Option<(Lsn, Option<Time>)>,
     /// PostgreSQL has been primary in this reign: its end is a death, not a beginning.
     pub(crate) was_primary: bool,
 }

@@ -137,7 +137,7 @@ impl Core {
             Err(_) if !life.accepted.load(Ordering::SeqCst) => self.at_rest(true).await,
             Ok(_) | Err(_) => {
                 let since = Time(life.last_probe.load(Ordering::SeqCst)).max(life.began);
-                PgState::Unresponsive { since }
+                PgState::Unresponsive { since, halted: false }
             }
         }
     }

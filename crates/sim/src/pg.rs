@@ -52,6 +52,8 @@ pub(crate) enum Hang {
     No,
     /// Existing sessions go on, new ones don't come in.
     Postmaster,
+    /// The same, because the machine is saturated: nothing stands still.
+    Starved,
     All,
 }
 

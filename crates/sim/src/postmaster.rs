@@ -215,9 +215,10 @@ impl World {
             Run::Zombie { .. } => return None,
             Run::Down => PgState::Stopped(control),
             Run::Starting { .. } | Run::Stopping { .. } => PgState::NotAccepting(control),
-            Run::Primary | Run::Replica if pg.hang != Hang::No => {
-                PgState::Unresponsive { since: self.nodes[node].clock.at(pg.probed) }
-            }
+            Run::Primary | Run::Replica if pg.hang != Hang::No => PgState::Unresponsive {
+                since: self.nodes[node].clock.at(pg.probed),
+                halted: pg.hang == Hang::Postmaster,
+            },
             Run::Primary | Run::Replica => PgState::Running(RunningFacts {
                 system_id: dir.system_id,
                 instance: dir.instance,

@@ -136,7 +136,7 @@ impl Node {
                     Some(Reason::StartingReplica)
                 }
                 PgState::NotAccepting(_) => Some(Reason::StartingReplica),
-                PgState::Unresponsive { .. } => Some(Reason::Unresponsive),
+                PgState::Unresponsive { .. } => Some(Reason::AnswersLate),
                 PgState::Absent | PgState::Broken(_) => Some(self.restore_alone()),
             },
         }

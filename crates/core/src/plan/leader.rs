@@ -13,6 +13,10 @@ use crate::{Duration, Lsn, NodeName, Time, Timeline};
 
 /// A primary that doesn't answer a new connection for this long is killed.
 const UNRESPONSIVE: Duration = Duration::secs(3);
+/// The same while the replicas see that it still commits: a saturated machine is no dead one.
+const STARVED: Duration = Duration::secs(20);
+/// WAL that came to a replica this long ago still speaks for the leader's PostgreSQL.
+const WAL_MOVES: Duration = Duration::millis(2_500);
 
 impl Node {
     pub(crate) fn plan_leader(&mut self) -> (Situation, Reason) {
@@ -52,7 +56,7 @@ impl Node {
             PgState::Running(_) => self.promote(),
             PgState::Stopped(_) => self.start_or_release(),
             PgState::NotAccepting(_) => self.wait_for_start(),
-            PgState::Unresponsive { since } => self.unresponsive(since),
+            PgState::Unresponsive { since, halted } => self.unresponsive(since, halted),
             PgState::Absent | PgState::Broken(_) => self.data_vanished(),
         };
         (Situation::Leader, reason)
@@ -262,11 +266,32 @@ impl Node {
         })
     }
 
-    fn unresponsive(&mut self, since: Time) -> Reason {
-        if self.passed(since, UNRESPONSIVE) && !self.policy().pause {
-            self.kill_now();
+    /// A starved PostgreSQL answers late and goes on committing, which the replicas see; one that
+    /// hangs does not.
+    fn unresponsive(&mut self, since: Time, halted: bool) -> Reason {
+        let moves = !halted && self.wal_moves();
+        let patience = if moves { STARVED } else { UNRESPONSIVE };
+        if self.policy().pause || !self.passed(since, patience) {
+            return Reason::AnswersLate;
         }
+        self.kill_now();
         Reason::Unresponsive
+    }
+
+    /// Replicas have got more of this leader's WAL within the last moments.
+    fn wal_moves(&mut self) -> bool {
+        let term = self.leads();
+        let positions = self.peers.values().filter_map(|peer| peer.beat.position);
+        let end = positions.filter(|p| Some(p.term) == term).map(|p| p.lsn).max();
+        let now = self.now;
+        let Some(reign) = &mut self.reign else { return false };
+        match (reign.wal_seen, end) {
+            (Some((seen, _)), Some(end)) if end > seen => reign.wal_seen = Some((end, Some(now))),
+            (None, Some(end)) => reign.wal_seen = Some((end, None)),
+            (Some(_), Some(_)) | (_, None) => {}
+        }
+        let moved = reign.wal_seen.and_then(|(_, moved)| moved);
+        moved.is_some_and(|at| now.since(at) <= WAL_MOVES)
     }
 
     fn data_vanished(&mut self) -> Reason {
@@ -288,6 +313,9 @@ impl Node {
     fn lead(&mut self) -> (Situation, Reason) {
         self.ensure_slots();
         self.note_start();
+        if let Some(reign) = &mut self.reign {
+            reign.wal_seen = None;
+        }
         if let Some(decided) = self.plan_switchover() {
             return decided;
         }

@@ -85,10 +85,11 @@ impl Node {
                 }
                 Reason::StartingReplica
             }
-            PgState::Unresponsive { since } => {
-                if self.passed(since, Duration::secs(10)) {
-                    self.kill_now();
+            PgState::Unresponsive { since, .. } => {
+                if !self.passed(since, Duration::secs(10)) {
+                    return Reason::AnswersLate;
                 }
+                self.kill_now();
                 Reason::Unresponsive
             }
         }

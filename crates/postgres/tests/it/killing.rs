@@ -116,7 +116,7 @@ async fn stopped_postmaster() {
     signal(node.postmaster(), Signal::STOP);
     node.until("unresponsive", async || matches!(node.state().await, PgState::Unresponsive { .. }))
         .await;
-    let PgState::Unresponsive { since } = node.state().await else { panic!("it recovered") };
+    let PgState::Unresponsive { since, .. } = node.state().await else { panic!("it recovered") };
     eprintln!("    noticed after {} ms", (boottime_micros() - begin) / 1000);
     assert!(since <= Time(begin) && boottime_micros() - since.0 < 10_000_000, "{since:?}");
     signal(node.postmaster(), Signal::CONT);

@@ -16,7 +16,7 @@ cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [patroni
 tag nX TAG[=VALUE]
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
-crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | unhang NODES
+crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | starve NODES | unhang NODES
 remove data NODES | reinit NODES | restart NODES | slow NODES | refuse NODES | allow NODES
 partition NODES | store | store down|up|election | heal
 switchover [to NODE] | failover to NODE | pause | resume
@@ -91,7 +91,7 @@ impl Stage {
             }
             "write" => self.write(rest.first().copied().unwrap_or("500")),
             "kill" | "start" | "stop" | "crash" | "boot" | "freeze" | "thaw" | "hang"
-            | "unhang" | "refuse" | "allow" | "reinit" | "restart" | "slow" => {
+            | "starve" | "unhang" | "refuse" | "allow" | "reinit" | "restart" | "slow" => {
                 self.each(verb, rest)
             }
             "tag" => {
@@ -205,6 +205,7 @@ impl Stage {
                     world.agent_thaw(node);
                 }
                 ("hang", _) => world.nodes[node].pg.hang = Hang::All,
+                ("starve", _) => world.nodes[node].pg.hang = Hang::Starved,
                 ("unhang", _) => world.nodes[node].pg.hang = Hang::No,
                 ("refuse" | "allow", _) => world.nodes[node].refuses = verb == "refuse",
                 ("remove", _) => world.remove_data(node),

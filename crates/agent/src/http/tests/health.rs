@@ -78,7 +78,7 @@ async fn a_leader_is_good_as_long_as_it_believes_and_is_seen() {
     let stopped = board(down(), true, &[]);
     only(&stopped, "PostgreSQL is down", &[]);
     let since = clock::now();
-    let frozen = board(PgState::Unresponsive { since }, true, &[]);
+    let frozen = board(PgState::Unresponsive { since, halted: false }, true, &[]);
     let without_health: Vec<_> = leading.into_iter().filter(|path| *path != "/health").collect();
     only(&frozen, "frozen, and belief holds", &without_health);
     let starting = board(replica(), true, &[]);
