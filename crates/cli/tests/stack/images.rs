@@ -2,7 +2,7 @@
 //! images: Debian by debootstrap, etcd from Debian's package, tools beside them, and pgherd's own
 //! image by the repository's Dockerfile with the program that cargo has built.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::docker::{Docker, said};
@@ -10,6 +10,9 @@ use crate::say;
 
 const BASE: &str = "debian:trixie-slim";
 const ETCD: &str = "gcr.io/etcd-development/etcd:v3.6.7";
+const RUST: &str = "rust:1-trixie";
+/// A cargo that has everything built already.
+pub(crate) const STUB: &str = "pgherd-stack-stub";
 /// HAProxy, promtool, and the compose plugin.
 pub(crate) const TOOLS: &str = "pgherd-stack-tools";
 
@@ -94,4 +97,51 @@ fn plugin(docker: &Docker) {
     docker.docker(&["cp", &from, &target.display().to_string()]);
     docker.docker(&["rm", id.trim()]);
     assert!(docker.run("docker", &["compose", "version"]).ok, "the compose plugin does not run");
+}
+
+/// The image of Rust: this machine's toolchain, and, since the image's own cargo may have no network,
+/// the crates that cargo has fetched here, with a cargo that asks for no others. Where they aren't, why.
+pub(crate) fn rust(docker: &Docker) -> Result<(), String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|dir| dir.join(".cargo")));
+    let registry = home.ok_or("no home directory")?.join("registry");
+    if !registry.join("cache").is_dir() {
+        return Err(format!("cargo has no crates in {}", registry.display()));
+    }
+    let sysroot = said(Command::new("rustc").args(["--print", "sysroot"]));
+    if !sysroot.ok {
+        return Err(format!("rustc: {}", sysroot.err));
+    }
+    say(&format!("making {RUST}"));
+    let context = docker.dir().join("context");
+    std::fs::create_dir_all(&context).unwrap();
+    // The layers with the toolchain come first: they are made once.
+    let lines = format!(
+        "FROM {BASE}\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+         gcc libc6-dev && rm -rf /var/lib/apt/lists/*\n\
+         COPY rust/ /usr/local/\nENV CARGO_HOME=/usr/local/cargo\n\
+         COPY registry/ /usr/local/cargo/registry/\n\
+         RUN echo '[net]' >> /usr/local/cargo/config.toml && \
+         echo 'offline = true' >> /usr/local/cargo/config.toml\n"
+    );
+    std::fs::write(context.join("Dockerfile"), lines).unwrap();
+    let script = "tar -c --sort=name --transform='s,^\\(bin\\|lib\\)/,rust/&,;s,^\\(cache\\|index\\)/,registry/&,' \
+                  -C \"$1\" Dockerfile -C \"$2\" bin/cargo bin/rustc lib -C \"$3\" cache index \
+                  | docker build -q -t \"$4\" -";
+    let mut pack = docker.command("sh");
+    pack.env("DOCKER_BUILDKIT", "0").args(["-c", script, "sh"]);
+    let made = said(pack.arg(&context).arg(sysroot.out.trim()).arg(&registry).arg(RUST));
+    assert!(made.ok, "{RUST}: {}{}", made.out, made.err);
+    Ok(())
+}
+
+/// An image of Rust whose cargo has built pgherd before, for what is not about compiling.
+pub(crate) fn stub(docker: &Docker, project: &Path) {
+    let context = docker.dir().join("context");
+    std::fs::create_dir_all(&context).unwrap();
+    std::fs::copy(project.join("target/image/pgherd"), context.join("pgherd")).unwrap();
+    let lines = "COPY pgherd /pgherd-before\n\
+                 RUN echo 'install -D /pgherd-before /build/release/pgherd' > /usr/local/bin/cargo \
+                 && sed -i '1i #!/bin/sh' /usr/local/bin/cargo && chmod 755 /usr/local/bin/cargo";
+    build(docker, STUB, lines);
 }

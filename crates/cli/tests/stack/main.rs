@@ -13,6 +13,7 @@ mod care;
 mod docker;
 mod faults;
 mod images;
+mod newcomer;
 mod stack;
 mod start;
 #[path = "../e2e/writer.rs"]
@@ -32,7 +33,8 @@ static STACK: OnceLock<Mutex<Option<Stack>>> = OnceLock::new();
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let mut trials = start::trials();
+    let mut trials = newcomer::trials();
+    trials.extend(start::trials());
     trials.extend(faults::trials());
     trials.extend(care::trials());
     if !arguments.list {

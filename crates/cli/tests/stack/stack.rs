@@ -2,6 +2,7 @@
 //! of its own, with passwords filled in. Leaves what is done to it to the tests.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -34,8 +35,10 @@ pub(crate) struct Member {
 
 /// A running stack.
 pub(crate) struct Stack {
-    pub(crate) docker: Docker,
+    pub(crate) docker: Arc<Docker>,
     pub(crate) project: PathBuf,
+    /// What is set in the shell beside the files.
+    shell: Vec<(&'static str, String)>,
 }
 
 impl Stack {
@@ -45,13 +48,19 @@ impl Stack {
         let _ = std::fs::remove_dir_all(&project);
         std::fs::create_dir_all(&project).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for name in ["docker-compose.yml", "Dockerfile", ".dockerignore", "config", "init-scripts"]
-        {
+        for name in [
+            "docker-compose.yml",
+            "Dockerfile",
+            ".dockerignore",
+            "LICENSE",
+            "config",
+            "init-scripts",
+        ] {
             let copied =
                 said(std::process::Command::new("cp").arg("-a").arg(root.join(name)).arg(&project));
             assert!(copied.ok, "{}", copied.err);
         }
-        let stack = Self { docker, project };
+        let stack = Self { docker: Arc::new(docker), project, shell: Vec::new() };
         images::make(&stack.docker, &stack.project);
         stack.write_environment(&[]);
         let example = stack.project.join("init-scripts/init_users_dbs.sql.example");
@@ -61,6 +70,31 @@ impl Stack {
         stack.compose(&["build", "--quiet", "pg-0"]);
         say(&format!("the image is built after {} s", began.elapsed().as_secs()));
         stack
+    }
+
+    /// What somebody has who has just cloned the repository: the files that git knows, as they are
+    /// here. Ports and addresses are the tests' own; it can't run beside the other.
+    pub(crate) fn cloned(&self) -> Self {
+        let project = self.docker.dir().join("cloned");
+        let _ = std::fs::remove_dir_all(&project);
+        std::fs::create_dir_all(&project).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let script = "git ls-files -z | tar -c --null -T - | tar -x -C \"$1\"";
+        let mut copy = std::process::Command::new("sh");
+        copy.current_dir(root).args(["-c", script, "sh"]).arg(&project);
+        let copied = said(&mut copy);
+        assert!(copied.ok, "{}", copied.err);
+        let shell = vec![
+            ("PGHERD_IMAGE", "pgherd-cloned:17".to_owned()),
+            // An optimised build takes too long for every run of the tests: PROFILE=release does it.
+            ("PROFILE", std::env::var("PROFILE").unwrap_or_else(|_| "dev".to_owned())),
+            ("POSTGRES_WRITE_HOST_PORT", WRITE.to_string()),
+            ("POSTGRES_READ_HOST_PORT", READ.to_string()),
+            ("POSTGRES_PORT", "24540".to_owned()),
+            ("ETCD_CLIENT_PORT", "24579".to_owned()),
+            ("INFRA_PREFIX", PREFIX.to_owned()),
+        ];
+        Self { docker: Arc::clone(&self.docker), project, shell }
     }
 
     /// `.env.postgres` as the example says, with what has no default; `more` wins.
@@ -93,6 +127,7 @@ impl Stack {
     pub(crate) fn try_compose(&self, words: &[&str]) -> Said {
         let mut command = self.docker.command("docker");
         command.current_dir(&self.project).env("COMPOSE_PROJECT_NAME", PROJECT);
+        command.envs(self.shell.iter().map(|(name, value)| (name, value)));
         said(command.arg("compose").args(words))
     }
 
