@@ -332,6 +332,12 @@ impl Drop for Herd {
 }
 
 /// The program next to a test's or example's own executable.
+/// pgherd, as cargo built it for a test, or beside an example.
+#[allow(dead_code, reason = "not every example needs it")]
+pub(crate) fn program() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_pgherd").map_or_else(program_beside, PathBuf::from)
+}
+
 #[allow(dead_code, reason = "the example has no CARGO_BIN_EXE_pgherd")]
 pub(crate) fn program_beside() -> PathBuf {
     let own = std::env::current_exe().unwrap();

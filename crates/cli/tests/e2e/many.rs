@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio_postgres::Config;
 
 use crate::certificates::Certificates;
-use crate::herd::{Member, WHOLE};
+use crate::herd::{Member, WHOLE, program};
 use crate::processes::{free_ports, living_below, send, sweep};
 use crate::writer::{config, number_now, runtime};
 
@@ -218,7 +218,7 @@ impl Site {
     pub(crate) fn start_agent(&mut self, name: &str) {
         let index = self.index(name);
         let node = &self.nodes[index];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        let mut command = Command::new(program());
         command.arg("agent").arg(node.file());
         let agent = spawn(&mut command, &node.log());
         self.nodes[index].agent = Some(agent);
@@ -234,7 +234,7 @@ impl Site {
     }
 
     pub(crate) fn start_router(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        let mut command = Command::new(program());
         command.arg("router").arg(self.router_file());
         self.router = Some(spawn(&mut command, &self.dir.join("router.log")));
     }
@@ -270,7 +270,7 @@ impl Site {
 
     /// `pgherd ctl -c FILE-OF-NODE1 WORDS`: exit code, standard output, standard error.
     pub(crate) fn ctl(&self, words: &[&str]) -> (i32, String, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
+        let output = Command::new(program())
             .args(["ctl", "-c"])
             .arg(self.nodes[0].file())
             .args(words)

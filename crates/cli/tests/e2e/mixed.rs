@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio_postgres::Config;
 use tokio_postgres::config::TargetSessionAttrs;
 
-use crate::herd::{Member, WHOLE};
+use crate::herd::{Member, WHOLE, program};
 use crate::many::{etcd_program, give, postgres_user, spawn};
 use crate::processes::{free_ports, living_below, send, sweep};
 
@@ -61,6 +61,11 @@ impl Mixed {
     /// Files and a store; no agent runs yet. None, with the reason, where a tool is missing.
     /// `dcs`: lines of `bootstrap.dcs`, each indented by four and ended.
     pub(crate) fn new(dcs: &str) -> Option<Self> {
+        Self::with_times(&[20, 1, 3], dcs)
+    }
+
+    /// The same, with its own `ttl`, `loop_wait` and `retry_timeout`.
+    pub(crate) fn with_times(times: &[u32; 3], dcs: &str) -> Option<Self> {
         let skip = |why: &str| {
             crate::say(&format!("SKIPPED: {why}"));
             None
@@ -87,7 +92,7 @@ impl Mixed {
         let mut site = Self { _outer: outer, dir, patroni, store, etcd: None, nodes };
         for node in &site.nodes {
             give(&node.dir, None);
-            give(&node.file(), Some(&site.node_file(node, dcs)));
+            give(&node.file(), Some(&site.node_file(node, times, dcs)));
         }
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let mut command = Command::new(program);
@@ -106,7 +111,7 @@ impl Mixed {
         let node = &self.nodes[index];
         let mut command = match agent {
             Agent::Pgherd => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+                let mut command = Command::new(program());
                 command.arg("agent");
                 command
             }
@@ -149,14 +154,14 @@ impl Mixed {
 
     /// `pgherd ctl -c FILE-OF-NODE1 WORDS`: success, and what it printed.
     pub(crate) fn ctl(&self, words: &[&str]) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        let mut command = Command::new(program());
         command.args(["ctl", "-c"]).arg(self.nodes[0].file()).args(words);
         run(&mut command)
     }
 
     /// `pgherd check-config FILE-OF-THE-NODE`.
     pub(crate) fn check_config(&self, name: &str) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        let mut command = Command::new(program());
         command.arg("check-config").arg(self.nodes[self.index(name)].file());
         run(&mut command)
     }
@@ -170,8 +175,14 @@ impl Mixed {
         run(&mut command)
     }
 
+    #[allow(dead_code, reason = "the example of footprints needs it")]
+    /// The directories of the nodes: who lives below one is of that node.
+    pub(crate) fn node_dirs(&self) -> Vec<PathBuf> {
+        self.nodes.iter().map(|node| node.dir.clone()).collect()
+    }
+
     pub(crate) fn members(&self) -> Vec<Member> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        let mut command = Command::new(program());
         command.args(["ctl", "-c"]).arg(self.nodes[0].file()).args(["list", "-f", "json"]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         Member::rows(&String::from_utf8_lossy(&output.stdout))
@@ -252,14 +263,15 @@ impl Mixed {
     }
 
     /// A file as Patroni's users have it. Nothing in it is pgherd's.
-    fn node_file(&self, node: &Node, dcs: &str) -> String {
+    fn node_file(&self, node: &Node, times: &[u32; 3], dcs: &str) -> String {
+        let [ttl, loop_wait, retry] = times;
         let Node { name, dir, postgres, rest, .. } = node;
         let (dir, store) = (dir.display(), self.store);
         format!(
             "scope: mixed\nname: {name}\n\
              restapi:\n  listen: 127.0.0.1:{rest}\n  connect_address: 127.0.0.1:{rest}\n\
              etcd3:\n  hosts: 127.0.0.1:{store}\n\
-             bootstrap:\n  dcs:\n    ttl: 20\n    loop_wait: 1\n    retry_timeout: 3\n{dcs}    \
+             bootstrap:\n  dcs:\n    ttl: {ttl}\n    loop_wait: {loop_wait}\n    retry_timeout: {retry}\n{dcs}    \
                postgresql:\n      use_pg_rewind: true\n  \
                initdb:\n  - encoding: UTF8\n  - data-checksums\n\
              postgresql:\n  listen: 127.0.0.1:{postgres}\n  connect_address: 127.0.0.1:{postgres}\n  \
