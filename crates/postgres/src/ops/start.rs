@@ -24,6 +24,8 @@ use crate::{PgError, files};
 
 /// Between two looks at what the startup process shows.
 pub(super) const PROGRESS: Duration = Duration::from_millis(500);
+/// Asked for and refused for this long, at the same place: an archive has it neither.
+const REMOVED: Duration = Duration::from_secs(3);
 
 impl Core {
     /// A list that isn't empty begins as the impossible one: only after a commit has been seen
@@ -48,7 +50,12 @@ impl Core {
     ) -> Result<(), PgError> {
         let upstream = self.upstream(upstream)?;
         let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream) };
-        self.start(shape, kills_seen).await.map(|_| ())
+        let started = self.start(shape, kills_seen).await.map(|_| ());
+        if matches!(&started, Err(PgError::Failed(failure)) if failure.detail.starts_with(NEEDS)) {
+            // It would wait for ever, and nobody could look at it.
+            self.stop().await?;
+        }
+        started
     }
 
     async fn start(
@@ -125,6 +132,7 @@ impl Core {
     /// Waits while there is progress: recovery can take long, standing still can't.
     async fn wait_accepting(&self, life: &Life, log_from: u64) -> Result<Sql, PgError> {
         let mut seen = String::new();
+        let mut removed = Removed { from: log_from, since: None };
         let (mut looked, mut moved) = (Instant::now(), Instant::now());
         loop {
             if !life.is_running() {
@@ -140,8 +148,15 @@ impl Core {
             if looked.elapsed() > PROGRESS {
                 let now = life.guard.postmaster_pid().map(progress_of).unwrap_or_default();
                 looked = Instant::now();
+                // It goes to and fro between `recovering` a segment and `waiting for` it.
+                let now = now.rsplit(' ').next().unwrap_or_default().to_owned();
                 if now != seen {
                     (seen, moved) = (now, Instant::now());
+                    removed.since = None;
+                }
+                if let Some(line) = removed.look(&self.settings.log_file) {
+                    let words = format!("{NEEDS}: {line}");
+                    return Err(PgError::failed(PgFailureKind::ToolFailed, words));
                 }
             }
             if moved.elapsed() > self.settings.start_bound {
@@ -162,6 +177,27 @@ impl Core {
         let full = text.contains("No space left on device");
         let kind = if full { PgFailureKind::DiskFull } else { PgFailureKind::ToolFailed };
         PgError::failed(kind, format!("postgres: {}", line.unwrap_or("it ended without a word")))
+    }
+}
+
+const NEEDS: &str = "this data needs WAL that its source has no more";
+
+/// A standby that is not consistent yet, and whose source has removed what it needs to become so.
+struct Removed {
+    /// What the log had before is of other lives.
+    from: u64,
+    since: Option<Instant>,
+}
+
+impl Removed {
+    /// The source's words, once they have held for long enough.
+    fn look(&mut self, log: &Path) -> Option<String> {
+        let text = std::fs::read(log).unwrap_or_default();
+        let from = usize::try_from(self.from).unwrap_or(0).min(text.len());
+        let text = String::from_utf8_lossy(&text[from..]);
+        let line = text.lines().rfind(|line| line.contains("has already been removed"))?;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        (since.elapsed() > REMOVED).then(|| line.to_owned())
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "follow_another", follow_another);
     trial(trials, "clone_keeps_the_old_directory", clone_keeps_the_old);
     trial(trials, "unreachable_source", unreachable_source);
+    trial(trials, "a_start_that_needs_removed_wal_ends", removed_wal);
     trial(trials, "promoted_strict_commits_wait", promoted_strict);
 }
 
@@ -196,6 +197,38 @@ async fn unreachable_source() {
         assert_eq!(failure.kind, PgFailureKind::SourceUnreachable, "{}", failure.detail);
     }
     assert_eq!(two.state().await, PgState::Absent);
+}
+
+/// A replica that crashed before it was consistent, and came back too late.
+async fn removed_wal() {
+    let herd = Herd::new();
+    let mut settings = herd.settings("n1");
+    let small =
+        [("max_slot_wal_keep_size", "16MB"), ("wal_keep_size", "0"), ("max_wal_size", "32MB")];
+    for (name, value) in small {
+        settings.wanted.primary.parameters.insert(name.into(), value.into());
+    }
+    let one = herd.open(settings).await;
+    one.done(PgOp::Init).await;
+    one.arm_for_ever();
+    one.done(PgOp::StartPrimary { names: list(&[]) }).await;
+    let two = herd.replica("n2", &one).await;
+    two.done(PgOp::Kill).await;
+    let segments = std::fs::read_dir(two.settings.data_dir.join("pg_wal")).unwrap().flatten();
+    for segment in segments.filter(|entry| entry.file_name().len() == 24) {
+        std::fs::remove_file(segment.path()).unwrap();
+    }
+    let lost = async || {
+        one.sql("SELECT pg_logical_emit_message(true, '', 'x'), pg_switch_wal()").await;
+        one.sql("CHECKPOINT").await;
+        one.sql("SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots").await == "t"
+    };
+    one.until("lost", lost).await;
+    let upstream = Some(one.settings.node.clone());
+    let result = two.execute(PgOp::StartReplica { upstream }).await;
+    let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
+    assert!(failure.detail.contains("has already been removed"), "{}", failure.detail);
+    assert!(matches!(two.state().await, PgState::Stopped(_)), "{:?}", two.state().await);
 }
 
 async fn promoted_strict() {
