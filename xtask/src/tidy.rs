@@ -2,6 +2,7 @@
 //! Each rule is one file and a function from the tree to findings; nothing here changes a file.
 
 mod arrows;
+mod covers;
 mod files;
 mod links;
 mod manifest;
@@ -54,6 +55,7 @@ const RULES: &[Rule] = &[
     usage::crate_dependencies,
     links::check,
     links::mentions,
+    covers::check,
 ];
 
 /// Checks the tree and prints what it found; true when there is nothing.

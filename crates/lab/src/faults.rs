@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Child;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +22,8 @@ pub(crate) struct Roles {
     replica: usize,
     third: usize,
     etcd_leader: usize,
+    /// How many were begun.
+    pub(crate) timelines: usize,
 }
 
 impl Roles {
@@ -28,47 +31,68 @@ impl Roles {
         let leader = site.leader().context("nobody leads")?;
         let etcd_leader = site.etcd_leader().context("etcd has no leader")?;
         let (replica, third) = ((leader + 1) % 3, (leader + 2) % 3);
-        Ok(Self { leader, replica, third, etcd_leader })
+        Ok(Self { leader, replica, third, etcd_leader, timelines: site.timelines()? })
     }
 
-    /// The nodes; none is the router.
-    fn nodes(self, who: Who) -> Vec<usize> {
+    pub(crate) fn replicas(self) -> [usize; 2] {
+        [self.replica, self.third]
+    }
+
+    /// The nodes; none is the router, or a leader where nobody leads.
+    pub(crate) fn nodes(self, site: &Site<'_>, who: Who) -> Vec<usize> {
         match who {
+            Who::Current => site.leader().into_iter().collect(),
             Who::Leader => vec![self.leader],
             Who::Replica => vec![self.replica],
             Who::Third => vec![self.third],
             Who::EtcdLeader => vec![self.etcd_leader],
             Who::EtcdQuorum => vec![self.etcd_leader, (self.etcd_leader + 1) % 3],
-            Who::EtcdAll => vec![0, 1, 2],
+            Who::EtcdAll | Who::All => vec![0, 1, 2],
             Who::Router => Vec::new(),
         }
     }
 }
 
 impl Site<'_> {
-    pub(crate) fn kill_part(&self, roles: Roles, who: Who, part: Part) -> Result<()> {
-        for node in roles.nodes(who) {
-            match part {
-                Part::Node => self.machine(node).kill("")?,
-                Part::Etcd => self.machine(node).kill("etcd")?,
-                Part::Agent => self.signal_agent(node, Signal::KILL)?,
-                Part::Postmaster => send(self.postmaster(node)?, Signal::KILL)?,
-                Part::Guard => send(self.guard(node)?, Signal::KILL)?,
-                Part::Tree => {
-                    for pid in tree(self.guard(node)?) {
-                        // Its children die with the guard, some before their turn.
-                        let _ = send(pid, Signal::KILL);
-                    }
-                }
-                Part::Disk => bail!("a disk can't be killed"),
+    pub(crate) fn kill_part(&mut self, roles: Roles, who: Who, part: Part) -> Result<()> {
+        let nodes = roles.nodes(self, who);
+        for node in &nodes {
+            self.kill_part_of(*node, part)?;
+        }
+        // Whoever starts them again shall not take them for living.
+        for node in nodes {
+            if matches!(part, Part::Node | Part::Etcd) {
+                wait_end(&mut self.etcd[node]);
             }
+            if matches!(part, Part::Node | Part::Agent) {
+                wait_end(&mut self.agents[node]);
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_part_of(&self, node: usize, part: Part) -> Result<()> {
+        match part {
+            Part::Node => self.machine(node).kill("")?,
+            Part::Etcd => self.machine(node).kill("etcd")?,
+            Part::Agent => self.signal_agent(node, Signal::KILL)?,
+            Part::Postmaster => send(self.postmaster(node)?, Signal::KILL)?,
+            Part::Guard => send(self.guard(node)?, Signal::KILL)?,
+            Part::Backend => send(self.backend(node)?, Signal::KILL)?,
+            Part::Tree => {
+                for pid in tree(self.guard(node)?) {
+                    // Its children die with the guard, some before their turn.
+                    let _ = send(pid, Signal::KILL);
+                }
+            }
+            Part::Disk => bail!("a disk can't be killed"),
         }
         Ok(())
     }
 
     /// Starts again what was killed; a node is its etcd and its agent.
     pub(crate) fn start_part(&mut self, roles: Roles, who: Who, part: Part) -> Result<()> {
-        for node in roles.nodes(who) {
+        for node in roles.nodes(self, who) {
             match part {
                 Part::Node => {
                     self.start_etcd(node)?;
@@ -76,7 +100,7 @@ impl Site<'_> {
                 }
                 Part::Etcd => self.start_etcd(node)?,
                 Part::Agent => self.start_agent(node)?,
-                Part::Postmaster | Part::Tree | Part::Guard | Part::Disk => {
+                Part::Postmaster | Part::Tree | Part::Guard | Part::Backend | Part::Disk => {
                     bail!("only agents start it")
                 }
             }
@@ -85,13 +109,14 @@ impl Site<'_> {
     }
 
     pub(crate) fn freeze_part(&self, roles: Roles, who: Who, part: Part) -> Result<()> {
-        for node in roles.nodes(who) {
+        for node in roles.nodes(self, who) {
             match part {
                 Part::Node => self.machine(node).freeze("")?,
                 Part::Etcd => self.machine(node).freeze("etcd")?,
                 Part::Agent => self.signal_agent(node, Signal::STOP)?,
                 Part::Postmaster => send(self.postmaster(node)?, Signal::STOP)?,
                 Part::Guard => send(self.guard(node)?, Signal::STOP)?,
+                Part::Backend => send(self.backend(node)?, Signal::STOP)?,
                 Part::Tree => tree(self.guard(node)?)
                     .into_iter()
                     .try_for_each(|pid| send(pid, Signal::STOP))?,
@@ -105,7 +130,7 @@ impl Site<'_> {
     }
 
     pub(crate) fn thaw_part(&self, roles: Roles, who: Who, part: Part) -> Result<()> {
-        for node in roles.nodes(who) {
+        for node in roles.nodes(self, who) {
             match part {
                 Part::Node => self.machine(node).thaw("")?,
                 Part::Etcd => self.machine(node).thaw("etcd")?,
@@ -115,6 +140,7 @@ impl Site<'_> {
                     drop(self.postmaster(node).and_then(|pid| send(pid, Signal::CONT)));
                 }
                 Part::Guard => drop(self.guard(node).and_then(|pid| send(pid, Signal::CONT))),
+                Part::Backend => drop(self.backend(node).and_then(|it| send(it, Signal::CONT))),
                 Part::Tree => bail!("thaw the postmaster or the guard"),
                 Part::Disk => {
                     drop(run("fsfreeze", &["-u", &self.disk(node).display().to_string()])?);
@@ -125,7 +151,7 @@ impl Site<'_> {
     }
 
     pub(crate) fn cut(&self, roles: Roles, who: Who, link: Link, ways: Ways) -> Result<()> {
-        let nodes = roles.nodes(who);
+        let nodes = roles.nodes(self, who);
         if nodes.is_empty() {
             let all = (0..3).map(|node| self.machine(node).address.clone());
             return self.router().cut(link, ways, &all.collect::<Vec<_>>());
@@ -147,7 +173,7 @@ impl Site<'_> {
     /// Writes to a node's disk until nothing more goes on it.
     pub(crate) fn fill(&self, roles: Roles, who: Who) -> Result<()> {
         ensure!(self.cluster.disk != Disk::Plain, "this would fill the machine's own disk");
-        for node in roles.nodes(who) {
+        for node in roles.nodes(self, who) {
             let mut file = fs::File::create(self.disk(node).join(BALLAST)).context(BALLAST)?;
             for size in [1 << 20, 4096] {
                 while file.write_all(&vec![0; size]).is_ok() {}
@@ -157,7 +183,8 @@ impl Site<'_> {
     }
 
     pub(crate) fn empty(&self, roles: Roles, who: Who) -> Result<()> {
-        let mut ballasts = roles.nodes(who).into_iter().map(|node| self.disk(node).join(BALLAST));
+        let mut ballasts =
+            roles.nodes(self, who).into_iter().map(|node| self.disk(node).join(BALLAST));
         ballasts.try_for_each(|file| fs::remove_file(file).context(BALLAST))
     }
 
@@ -187,9 +214,27 @@ impl Site<'_> {
         first.parse().with_context(|| format!("{}: '{first}'", file.display()))
     }
 
+    /// The one that writes WAL in the background: without it all of PostgreSQL recovers.
+    fn backend(&self, node: usize) -> Result<i32> {
+        let writes = |pid: &i32| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.contains("walwriter")
+        };
+        tree(self.postmaster(node)?).into_iter().find(writes).context("no walwriter runs")
+    }
+
     /// The postmaster's parent.
     fn guard(&self, node: usize) -> Result<i32> {
         parent(self.postmaster(node)?).context("the postmaster is gone")
+    }
+}
+
+/// A killed process may need a moment; one that hangs on its disk is not waited for.
+fn wait_end(child: &mut Option<Child>) {
+    let until = Instant::now() + Duration::from_secs(5);
+    let lives = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+    while child.as_mut().is_some_and(lives) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

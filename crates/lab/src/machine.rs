@@ -52,9 +52,21 @@ impl Machine {
         Ok(Self { name: name.to_owned(), address, cgroup })
     }
 
-    /// Starts a program in this machine; `part` is a cgroup of its own within the machine's.
+    /// Starts a program in this machine.
     pub(crate) fn spawn(
         &self,
+        part: &str,
+        program: &Path,
+        arguments: &[String],
+        log: &Path,
+    ) -> Result<Child> {
+        self.spawn_with(&[], part, program, arguments, log)
+    }
+
+    /// The same with more in its environment; `part` is a cgroup of its own within the machine's.
+    pub(crate) fn spawn_with(
+        &self,
+        environment: &[(&str, String)],
         part: &str,
         program: &Path,
         arguments: &[String],
@@ -69,6 +81,7 @@ impl Machine {
             .arg(net)
             .arg(program)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -94,6 +107,13 @@ impl Machine {
     pub(crate) fn lives(&self) -> Result<bool> {
         let events = fs::read_to_string(self.cgroup.join("cgroup.events")).context("cgroup")?;
         Ok(events.contains("populated 1"))
+    }
+
+    /// The names of the processes that live there.
+    pub(crate) fn programs(&self) -> Vec<String> {
+        let pids = fs::read_to_string(self.cgroup.join("cgroup.procs")).unwrap_or_default();
+        let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+        pids.lines().filter_map(name).map(|name| name.trim().to_owned()).collect()
     }
 
     fn control(&self, part: &str, file: &str, value: &str) -> Result<()> {

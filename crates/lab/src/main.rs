@@ -5,9 +5,11 @@
 #![expect(clippy::print_stdout, reason = "a tool for the terminal; its output is its product")]
 
 mod check;
+mod clock;
 mod faults;
 mod history;
 mod machine;
+mod operator;
 mod report;
 mod runner;
 mod sandbox;
@@ -47,6 +49,9 @@ struct Arguments {
     /// Keeps the logs of scenarios that pass, too; then each has a cluster of its own.
     #[arg(long)]
     keep: bool,
+    /// How long pgbench runs where a text says `load`, in seconds, instead of what is written there.
+    #[arg(long)]
+    length: Option<u64>,
     /// Where clusters lie while they run.
     #[arg(long, default_value = "/var/tmp")]
     below: PathBuf,
@@ -140,7 +145,7 @@ fn outside(arguments: &Arguments) -> Result<ExitCode> {
         let status = cargo.args(profile).current_dir(root()).status().context("cargo")?;
         ensure!(status.success(), "pgherd does not build");
     }
-    sandbox::enter(&arguments.below)
+    sandbox::enter(&arguments.below, arguments.length)
 }
 
 fn inside(arguments: &Arguments, given: &str) -> Result<ExitCode> {

@@ -130,6 +130,7 @@ fn round(site: &mut Site<'_>, scenario: &Scenario, workload: &Workload) -> Resul
         perform(site, &mut roles, step, workload, begin)
             .with_context(|| format!("{}: {step:?}", scenario.name))?;
     }
+    site.end_operations()?;
     std::thread::sleep(QUIET);
     let (from, until) = (from.context("nothing happens")?, workload.now());
     Ok(workload.look(|history| Outages {
@@ -147,6 +148,12 @@ fn perform(
 ) -> Result<()> {
     match step {
         Step::Run(time) => std::thread::sleep(*time),
+        Step::Again(times, each, step) => {
+            for _ in 0..*times {
+                perform(site, roles, step, workload, from)?;
+                std::thread::sleep(*each);
+            }
+        }
         Step::Kill(who, part) => site.kill_part(*roles, *who, *part)?,
         Step::Start(who, part) => site.start_part(*roles, *who, *part)?,
         Step::Freeze(Who::Router, _) => site.router().freeze("")?,
@@ -165,9 +172,22 @@ fn perform(
         Step::Heal => site.heal()?,
         Step::Fill(who) => site.fill(*roles, *who)?,
         Step::Empty(who) => site.empty(*roles, *who)?,
-        Step::Switchover => {
-            let (done, out, err) = site.ctl(&["switchover", "--force"])?;
-            ensure!(done, "ctl switchover: {out}{err}");
+        Step::Operate(operation) => site.operate(*roles, operation)?,
+        Step::FillEtcd => site.fill_etcd()?,
+        Step::EmptyEtcd => site.empty_etcd()?,
+        Step::Stutter(who, part, times, frozen, running) => {
+            for _ in 0..*times {
+                site.freeze_part(*roles, *who, *part)?;
+                std::thread::sleep(*frozen);
+                site.thaw_part(*roles, *who, *part)?;
+                std::thread::sleep(*running);
+            }
+        }
+        Step::Clock(who, seconds) => site.step_clock(*roles, *who, *seconds)?,
+        Step::Await(who, program) => site.await_program(*roles, *who, program)?,
+        Step::Restart(who, part) => {
+            site.kill_part(*roles, *who, *part)?;
+            site.start_part(*roles, *who, *part)?;
         }
         Step::EtcdLeader(place) => site.place_etcd_leader(roles, *place)?,
         Step::WaitWhole => site.wait_whole()?,
@@ -201,6 +221,11 @@ fn expect(
             ensure!(leader != Some(roles.leader), "the leader is the same");
         }
         Expectation::LeaderSame => ensure!(leader == Some(roles.leader), "another leads"),
+        Expectation::NoFailover => {
+            let timelines = site.timelines()? - roles.timelines;
+            ensure!(timelines == 0, "{timelines} promotions");
+            ensure!(leader == Some(roles.leader), "another leads");
+        }
         Expectation::GapBelow(limit) => {
             let until = workload.now();
             let gap = workload.look(|h| longest_gap(&h.acknowledged(), from, until));

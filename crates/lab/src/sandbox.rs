@@ -45,7 +45,7 @@ pub(crate) fn etcd_program() -> Option<PathBuf> {
     std::env::var_os("PGHERD_ETCD").map(PathBuf::from).or_else(|| on_path("etcd"))
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
@@ -58,7 +58,7 @@ fn cgroups() -> Option<PathBuf> {
 }
 
 /// Runs this program again, inside, with the same arguments, and clears up behind it.
-pub(crate) fn enter(below: &Path) -> Result<ExitCode> {
+pub(crate) fn enter(below: &Path, length: Option<u64>) -> Result<ExitCode> {
     let root = cgroups().context("cgroup v2 is not mounted")?;
     sweep(below, &root);
     let name = format!("{PREFIX}{}", std::process::id());
@@ -73,6 +73,7 @@ pub(crate) fn enter(below: &Path) -> Result<ExitCode> {
         .arg(own)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, format!("{}:{}", sandbox.dir.display(), sandbox.cgroup.display()))
+        .envs(length.map(|seconds| (crate::operator::LENGTH, seconds.to_string())))
         .status()
         .context("unshare")?;
     remove(&sandbox);

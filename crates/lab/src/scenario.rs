@@ -3,11 +3,14 @@
 //!
 //! ```text
 //! # What it shows, in a sentence.
-//! cluster quorum ttl=5          the first line of setting up; also async, strict; failsafe, disk=tmpfs
+//! cluster quorum ttl=5          the first line of setting up; also async, strict; failsafe, disk=tmpfs,
+//!                               clock (agents' clocks can be stepped), quota=MB (etcd's)
 //! goal write 300 postmaster     optional: a row of the goals' table, median in milliseconds
 //! ci                            optional: one of those that CI runs
 //!
-//! kill leader postmaster        a round: roles are those at its beginning, until it ends
+//! kill leader postmaster        a round: roles are those at its beginning, until it ends; `current`
+//!                               is whoever leads at that moment
+//! again 3 700ms kill current postmaster     that often, with that much time after each
 //! wait whole
 //! expect leader changed
 //! ```
@@ -38,6 +41,10 @@ pub(crate) struct Cluster {
     pub(crate) ttl: u32,
     pub(crate) failsafe: bool,
     pub(crate) disk: Disk,
+    /// The wall clock of each agent can be stepped.
+    pub(crate) clock: bool,
+    /// What etcd's data may grow to, in megabytes.
+    pub(crate) quota: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +92,18 @@ pub(crate) enum Step {
     Heal,
     Fill(Who),
     Empty(Who),
-    Switchover,
+    /// Fills etcd until it is full and says so by its alarm, and back.
+    FillEtcd,
+    EmptyEtcd,
+    /// That many times frozen and running again: how long each.
+    Stutter(Who, Part, u32, Duration, Duration),
+    /// Steps the wall clock of the agent by so many seconds.
+    Clock(Who, i64),
+    /// Until a program of that name runs on the machine.
+    Await(Who, String),
+    Operate(Operation),
+    Again(u32, Duration, Box<Step>),
+    Restart(Who, Part),
     /// Moves etcd's leader onto the leader's node, or away from it.
     EtcdLeader(Place),
     WaitWhole,
@@ -94,12 +112,31 @@ pub(crate) enum Step {
     Expect(Expectation),
 }
 
+/// What operators and users do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Switchover,
+    /// As many at once, to one replica and the other in turn; at least one succeeds.
+    Switchovers(u32),
+    /// Begins one and doesn't wait for its end, nor ask for success.
+    BeginSwitchover,
+    /// A parameter of PostgreSQL, for the whole cluster.
+    Parameter(String),
+    /// So much WAL, in megabytes, and a checkpoint that removes what nobody holds.
+    Churn(u32),
+    /// pgbench with so many clients; the time can be given in the command line.
+    Load(u32, Duration),
+}
+
 /// Roles at the beginning of the round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     Leader,
     Replica,
     Third,
+    /// Whoever leads at that moment.
+    Current,
+    All,
     EtcdLeader,
     /// Two members of etcd, its leader among them.
     EtcdQuorum,
@@ -114,6 +151,8 @@ pub(crate) enum Part {
     Tree,
     Agent,
     Guard,
+    /// One of PostgreSQL's processes, not the postmaster.
+    Backend,
     /// Every process of the machine, etcd's member too.
     Node,
     Etcd,
@@ -146,6 +185,8 @@ pub(crate) enum Place {
 pub(crate) enum Expectation {
     LeaderChanged,
     LeaderSame,
+    /// No term and no timeline began since the round did.
+    NoFailover,
     /// The longest time without an acknowledged write, from the round's begin until now.
     GapBelow(Duration),
 }
@@ -157,7 +198,7 @@ impl Scenario {
         let mut scenario = Self {
             name: name.to_owned(),
             about: about.to_owned(),
-            cluster: Cluster { mode: Mode::Quorum, ttl: 5, failsafe: false, disk: Disk::Plain },
+            cluster: Cluster::of(Mode::Quorum),
             goal: None,
             ci: false,
             allow_overlap: false,
@@ -185,6 +226,12 @@ impl Scenario {
     }
 }
 
+impl Cluster {
+    fn of(mode: Mode) -> Self {
+        Self { mode, ttl: 5, failsafe: false, disk: Disk::Plain, clock: false, quota: None }
+    }
+}
+
 fn cluster(mode: &str, more: &[&str]) -> Result<Cluster> {
     let mode = match mode {
         "async" => Mode::Async,
@@ -192,14 +239,18 @@ fn cluster(mode: &str, more: &[&str]) -> Result<Cluster> {
         "strict" => Mode::Strict,
         other => bail!("'{other}' is no mode: async, quorum or strict"),
     };
-    let mut cluster = Cluster { mode, ttl: 5, failsafe: false, disk: Disk::Plain };
+    let mut cluster = Cluster::of(mode);
     for word in more {
         match word.split_once('=') {
             None if *word == "failsafe" => cluster.failsafe = true,
+            None if *word == "clock" => cluster.clock = true,
+            Some(("quota", size)) => cluster.quota = Some(size.parse().context("megabytes")?),
             Some(("ttl", seconds)) => cluster.ttl = seconds.parse().context("ttl in seconds")?,
             Some(("disk", "tmpfs")) => cluster.disk = Disk::Tmpfs,
             Some(("disk", "loop")) => cluster.disk = Disk::Loop,
-            None | Some(_) => bail!("'{word}': ttl=SECONDS, failsafe, disk=tmpfs or disk=loop"),
+            None | Some(_) => {
+                bail!("'{word}': ttl=SECONDS, failsafe, disk=tmpfs or loop, clock, quota=MB")
+            }
         }
     }
     Ok(cluster)
@@ -229,16 +280,53 @@ fn step(words: &[&str]) -> Result<Step> {
             Step::Flap(who.parse()?, link.parse()?, times, duration(each)?)
         }
         ["heal"] => Step::Heal,
+        ["fill", "etcd"] => Step::FillEtcd,
+        ["empty", "etcd"] => Step::EmptyEtcd,
         ["fill", who] => Step::Fill(who.parse()?),
         ["empty", who] => Step::Empty(who.parse()?),
-        ["switchover"] => Step::Switchover,
         ["etcd-leader", "on", "leader"] => Step::EtcdLeader(Place::OnLeader),
         ["etcd-leader", "off", "leader"] => Step::EtcdLeader(Place::OffLeader),
         ["wait", "whole"] => Step::WaitWhole,
         ["wait", "writes"] => Step::WaitWrites,
+        words => longer_step(words)?,
+    })
+}
+
+fn longer_step(words: &[&str]) -> Result<Step> {
+    Ok(match words {
+        ["stutter", who, part, times, frozen, running] => {
+            let times = times.parse().context("how often")?;
+            let (frozen, running) = (duration(frozen)?, duration(running)?);
+            Step::Stutter(who.parse()?, part.parse()?, times, frozen, running)
+        }
+        ["clock", who, seconds] => {
+            let seconds = seconds.strip_suffix('s').context("seconds, as -3600s")?;
+            Step::Clock(who.parse()?, seconds.parse().context("seconds, as -3600s")?)
+        }
+        ["await", who, program] => Step::Await(who.parse()?, (*program).to_owned()),
+        ["restart", who, part] => Step::Restart(who.parse()?, part.parse()?),
+        ["again", times, each, words @ ..] => {
+            let times = times.parse().context("how often")?;
+            Step::Again(times, duration(each)?, Box::new(step(words)?))
+        }
         ["expect", "leader", "changed"] => Step::Expect(Expectation::LeaderChanged),
         ["expect", "leader", "same"] => Step::Expect(Expectation::LeaderSame),
+        ["expect", "no", "failover"] => Step::Expect(Expectation::NoFailover),
         ["expect", "gap", "<", time] => Step::Expect(Expectation::GapBelow(duration(time)?)),
+        words => Step::Operate(operation(words)?),
+    })
+}
+
+fn operation(words: &[&str]) -> Result<Operation> {
+    Ok(match words {
+        ["switchover"] => Operation::Switchover,
+        ["switchovers", times] => Operation::Switchovers(times.parse().context("how many")?),
+        ["begin", "switchover"] => Operation::BeginSwitchover,
+        ["parameter", setting] => Operation::Parameter((*setting).to_owned()),
+        ["churn", megabytes] => Operation::Churn(megabytes.parse().context("megabytes")?),
+        ["load", clients, time] => {
+            Operation::Load(clients.parse().context("clients")?, duration(time)?)
+        }
         _ => bail!("no such step; crates/lab/src/scenario.rs has them all"),
     })
 }
@@ -267,9 +355,10 @@ macro_rules! words {
 }
 
 words!(Who, "leader" => Leader, "replica" => Replica, "third" => Third, "router" => Router,
+    "current" => Current, "all" => All,
     "etcd-leader" => EtcdLeader, "etcd-quorum" => EtcdQuorum, "etcd" => EtcdAll);
 words!(Part, "postmaster" => Postmaster, "tree" => Tree, "agent" => Agent, "guard" => Guard,
-    "node" => Node, "etcd" => Etcd, "disk" => Disk);
+    "node" => Node, "etcd" => Etcd, "disk" => Disk, "backend" => Backend);
 words!(Link, "store" => Store, "peers" => Peers, "all" => All);
 words!(Ways, "both" => Both, "inbound" => Inbound, "outbound" => Outbound);
 
@@ -280,7 +369,8 @@ mod tests {
     #[test]
     fn a_text_is_read() {
         let text = "# About.\ncluster async ttl=3 failsafe\ngoal write 3500 node killed\nci\n\n\
-                    cut leader from store inbound # why\nflap leader from peers 5 300ms\nrun 2s\n";
+                    cut leader from store inbound # why\nflap leader from peers 5 300ms\nrun 2s\n\
+                    again 3 1s kill current tree\nclock leader -7200s\n";
         let scenario = Scenario::parse("x", text).expect("it is right");
         assert_eq!(scenario.about, "About.");
         assert_eq!((scenario.cluster.mode, scenario.cluster.ttl), (Mode::Async, 3));
@@ -292,6 +382,12 @@ mod tests {
                 Step::Cut(Who::Leader, Link::Store, Ways::Inbound),
                 Step::Flap(Who::Leader, Link::Peers, 5, every),
                 Step::Run(Duration::from_secs(2)),
+                Step::Again(
+                    3,
+                    Duration::from_secs(1),
+                    Box::new(Step::Kill(Who::Current, Part::Tree))
+                ),
+                Step::Clock(Who::Leader, -7200),
             ]
         );
     }

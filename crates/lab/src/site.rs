@@ -50,9 +50,11 @@ pub(crate) struct Site<'a> {
     ground: &'a Ground,
     pub(crate) cluster: Cluster,
     pub(crate) dir: PathBuf,
-    etcd: [Option<Child>; 3],
+    pub(crate) etcd: [Option<Child>; 3],
     pub(crate) agents: [Option<Child>; 3],
     router: Option<Child>,
+    /// What an operator began and nobody waits for yet.
+    pub(crate) operations: Vec<Child>,
 }
 
 /// One row of `ctl list`.
@@ -74,6 +76,7 @@ impl<'a> Site<'a> {
             etcd: [None, None, None],
             agents: [None, None, None],
             router: None,
+            operations: Vec::new(),
         };
         site.write_files()?;
         for node in 0..3 {
@@ -171,7 +174,11 @@ impl<'a> Site<'a> {
         )
     }
 
+    /// Nothing where it runs already.
     pub(crate) fn start_etcd(&mut self, node: usize) -> Result<()> {
+        if runs(&mut self.etcd[node]) {
+            return Ok(());
+        }
         let url = |node: usize, port: u16| format!("http://{}:{port}", self.machine(node).address);
         let name = |node: usize| format!("etcd{}", node + 1);
         let all = (0..3).map(|n| format!("{}={}", name(n), url(n, 2380))).collect::<Vec<_>>();
@@ -190,6 +197,9 @@ impl<'a> Site<'a> {
         ] {
             words.extend([key.to_owned(), value.to_owned()]);
         }
+        if let Some(megabytes) = self.cluster.quota {
+            words.push(format!("--quota-backend-bytes={}", u64::from(megabytes) << 20));
+        }
         let log = self.node_dir(node).join("etcd.log");
         let child = self.machine(node).spawn("etcd", &self.ground.etcd, &words, &log)?;
         self.etcd[node] = Some(child);
@@ -197,11 +207,15 @@ impl<'a> Site<'a> {
     }
 
     pub(crate) fn start_agent(&mut self, node: usize) -> Result<()> {
+        if runs(&mut self.agents[node]) {
+            return Ok(());
+        }
         let dir = self.node_dir(node);
         let words = ["agent".to_owned(), dir.join("node.yml").display().to_string()];
         let log = dir.join("agent.log");
-        self.agents[node] =
-            Some(self.machine(node).spawn("", &self.ground.binary, &words, &log)?);
+        let clock = self.clock(node)?;
+        let program = &self.ground.binary;
+        self.agents[node] = Some(self.machine(node).spawn_with(&clock, "", program, &words, &log)?);
         Ok(())
     }
 
@@ -223,6 +237,27 @@ impl<'a> Site<'a> {
             .context("ctl")?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok((output.status.success(), text(&output.stdout), text(&output.stderr)))
+    }
+
+    /// `ctl` that goes on by itself.
+    pub(crate) fn begin_ctl(&self, words: &[&str]) -> Result<Child> {
+        Command::new(&self.ground.binary)
+            .args(["ctl", "-c"])
+            .arg(self.node_dir(0).join("node.yml"))
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("ctl")
+    }
+
+    /// How many timelines were begun.
+    pub(crate) fn timelines(&self) -> Result<usize> {
+        let (_, out, err) = self.ctl(&["history", "-f", "json"])?;
+        let rows: serde_json::Value =
+            serde_json::from_str(&out).with_context(|| format!("ctl history: {out}{err}"))?;
+        Ok(rows.as_array().map_or(0, Vec::len))
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -358,6 +393,10 @@ impl<'a> Site<'a> {
                 let _ = run("fsfreeze", &["-u", &self.disk(node).display().to_string()]);
             }
         }
+        for mut operation in self.operations.drain(..) {
+            let _ = operation.kill();
+            let _ = operation.wait();
+        }
         for machine in &self.ground.machines {
             machine.heal()?;
             machine.kill("")?;
@@ -391,6 +430,10 @@ impl Drop for Site<'_> {
             crate::say(&format!("a site was not ended in order: {error:#}"));
         }
     }
+}
+
+fn runs(child: &mut Option<Child>) -> bool {
+    child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
 }
 
 fn postgres_user() -> Result<(u32, u32)> {

@@ -181,6 +181,11 @@ pub(crate) fn number(target: &Target, query: &str) -> Option<i64> {
     runtime().block_on(rows(target, query)).ok()?.concat().concat().parse().ok()
 }
 
+/// A statement, once.
+pub(crate) fn statement(target: &Target, statement: &str) -> Result<()> {
+    runtime().block_on(rows(target, statement)).map(drop)
+}
+
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.expect("a runtime needs a few file descriptors and nothing else")
