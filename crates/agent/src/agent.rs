@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pgherd_api::{Cluster, Keys, MemberSelf, PendingChange};
 use pgherd_config::{Problem, Settings};
+use pgherd_core::disk::DiskFacts;
 use pgherd_core::peer::PeerMessage;
 use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
 use pgherd_core::{
@@ -51,6 +52,9 @@ pub(crate) struct Agent {
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) store_seen: Option<StoreSeen>,
     pub(crate) observed: Option<Arc<Observation>>,
+    pub(crate) disks: DiskFacts,
+    /// All slots for clients were taken when last seen.
+    pub(crate) crowded: bool,
     pub(crate) operation: Option<(OpId, &'static str)>,
     pub(crate) last_failure: Option<String>,
     /// A restart that is due later.
@@ -177,6 +181,7 @@ impl Agent {
     pub(crate) fn feed(&mut self, input: Input) {
         self.node.handle(clock::now(), input);
         self.postgres.hurry(self.node.impatient());
+        self.postgres.try_disks(self.node.disk_timeout());
         let mut actions = Vec::new();
         while let Some(action) = self.node.poll_action() {
             // The fence first: whatever else this turn starts, it starts under the new deadline.
@@ -240,8 +245,14 @@ impl Agent {
             Event::Observed(observation) => {
                 let facts = observation.facts.clone();
                 self.tell_of_found(&facts);
+                self.tell_of_room(observation.shown.room_for_clients);
                 self.observed = Some(Arc::new(*observation));
                 self.feed(Input::Postgres(facts));
+            }
+            Event::PostgresKilled { id } => self.feed(Input::PostgresKilled { id }),
+            Event::Disks(facts) => {
+                self.disks = facts.clone();
+                self.feed(Input::Disk(facts));
             }
             Event::PostgresExited => {
                 match self.operation {
@@ -327,6 +338,22 @@ impl Agent {
         };
         if let Some((call, role)) = self.teller.found(role) {
             self.callbacks.call(call, role);
+        }
+    }
+
+    /// A PostgreSQL that takes no more clients lives; people want to know all the same.
+    fn tell_of_room(&mut self, room: Option<u32>) {
+        let crowded = room == Some(0);
+        if std::mem::replace(&mut self.crowded, crowded) == crowded {
+            return;
+        }
+        if crowded {
+            tracing::warn!(
+                "all connection slots for clients are taken: they are refused until some leave; see \
+                 max_connections"
+            );
+        } else {
+            tracing::info!(room, "PostgreSQL takes clients again");
         }
     }
 
@@ -545,6 +572,8 @@ impl Agent {
             serving: self.node.serving(),
             failsafe: self.node.failsafe_active(),
             peers: self.peers_seen(),
+            ailment: self.node.ailment(),
+            disks: self.disks.clone(),
             operation: self.operation.map(|(_, what)| what),
             last_failure: self.last_failure.clone(),
             restarting: self.node.is_restarting(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pgherd_api::Cluster;
 use pgherd_api::rest::DecisionBody;
+use pgherd_core::disk::{Ailment, DiskFacts};
 use pgherd_core::peer::PeerBeat;
 use pgherd_core::postgres::PgState;
 use pgherd_core::{Decision, Duration, Incarnation, NodeName, Restarts, Term, Time};
@@ -43,6 +44,10 @@ pub(crate) struct Board {
     /// The members confirm this leader, while the store is away.
     pub(crate) failsafe: bool,
     pub(crate) peers: Vec<PeerSeen>,
+    /// What this node is ill of.
+    pub(crate) ailment: Option<Ailment>,
+    /// Its disks, as they were tried last.
+    pub(crate) disks: DiskFacts,
     /// What runs on PostgreSQL.
     pub(crate) operation: Option<&'static str>,
     /// How the last failed operation failed.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use pgherd_core::Durable;
 
 const NAME: &str = "node.json";
+/// Room comes in such pieces; the record is padded, so that a longer one finds its room too.
+const BLOCK: usize = 4096;
 
 /// Why the file can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +61,29 @@ pub(crate) fn save(run_dir: &Path, record: &Durable) -> Result<(), DurableError>
     })
 }
 
+/// The new text goes over the one before the last, whose room it has already: also on a full disk a
+/// node can promise. The two files then change their names, at once.
 fn replace(run_dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut options = OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text)?;
+    let mut file = options.create(true).write(true).truncate(false).mode(0o600).open(&new)?;
+    let blocks = text.len().div_ceil(BLOCK) * BLOCK;
+    let mut padded = text.to_vec();
+    padded.resize(blocks, b' ');
+    file.write_all(&padded)?;
+    file.set_len(blocks as u64)?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
+    let exchanged = rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        &new,
+        rustix::fs::CWD,
+        path,
+        rustix::fs::RenameFlags::EXCHANGE,
+    );
+    // The first time there is nothing to exchange; some file systems can't.
+    if exchanged.is_err() {
+        fs::rename(&new, path)?;
+    }
     File::open(run_dir)?.sync_all()
 }
 
@@ -87,7 +105,13 @@ mod tests {
         save(dir.path(), &Durable::default()).unwrap();
         save(dir.path(), &record).unwrap();
         assert_eq!(load(dir.path()).unwrap(), record);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        save(dir.path(), &Durable::default()).unwrap();
+        save(dir.path(), &record).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), record);
+        // The last two, which change places.
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        let sizes = [NAME, "node.new"].map(|name| fs::metadata(dir.path().join(name)).unwrap());
+        assert!(sizes.iter().all(|seen| seen.len() == BLOCK as u64), "it needs no new room");
         fs::write(dir.path().join(NAME), "{").unwrap();
         assert!(matches!(load(dir.path()), Err(DurableError::Format { .. })));
     }

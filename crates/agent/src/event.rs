@@ -2,6 +2,7 @@
 //! don't come this way: the loop owns those tasks and joins them.
 
 use pgherd_config::{Problem, Settings};
+use pgherd_core::disk::DiskFacts;
 use pgherd_core::peer::{PeerLost, PeerMessage};
 use pgherd_core::postgres::{PgOp, PgOpResult};
 use pgherd_core::{NodeName, OpId};
@@ -21,6 +22,13 @@ pub(crate) enum Event {
     PostgresExited,
     /// Nothing of PostgreSQL is left.
     PostgresEmpty,
+    /// A kill has reached every process, though some may not end yet.
+    PostgresKilled {
+        /// Which.
+        id: OpId,
+    },
+    /// What became of the writes that try the disks.
+    Disks(DiskFacts),
     /// An operation on PostgreSQL ended.
     OpDone {
         /// Which.

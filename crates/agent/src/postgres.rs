@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use pgherd_api::MemberInfo;
 use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, Found, Progress, Server, Shown, SlotWishes, Wanted};
+use pgherd_postgres::{Address, DiskProbe, Found, Progress, Server, Shown, SlotWishes, Wanted};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -25,6 +25,9 @@ const HURRIED: Duration = Duration::from_millis(15);
 /// A look at files that takes longer isn't waited for; the observation goes on without it.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
+/// Between two writes that try a disk.
+const TRY_DISKS: pgherd_core::Duration = pgherd_core::Duration::secs(1);
+const LOOK_AT_DISKS: Duration = Duration::from_millis(250);
 /// Between two looks at slots: Patroni looks once in its cycle of 10 s.
 const KEEP_SLOTS: Duration = Duration::from_secs(5);
 /// Before a configuration that could not be brought is tried again.
@@ -52,6 +55,8 @@ pub(crate) struct PostgresLane {
     addresses: Addresses,
     nudge: Arc<Notify>,
     hurry: Arc<AtomicBool>,
+    /// How long a write may take before its disk counts as stalled; 0: none is tried.
+    disk_timeout: Arc<AtomicU64>,
     /// Another configuration is wanted.
     wish: Arc<Notify>,
     /// The slots that are wanted; `None` while nobody knows.
@@ -103,6 +108,9 @@ impl PostgresLane {
         };
         watchers.spawn(sampler.run(stop_first));
         watchers.spawn(watch_end(Arc::clone(&server), events.clone()));
+        let disk_timeout = Arc::new(AtomicU64::new(0));
+        let tried = try_disks(data_dir.to_owned(), Arc::clone(&disk_timeout), events.clone());
+        watchers.spawn(tried);
         let wish = Arc::new(Notify::new());
         watchers.spawn(bring_wishes(Arc::clone(&server), Arc::clone(&wish)));
         watchers.spawn(watch_pending(Arc::clone(&server), events.clone()));
@@ -115,6 +123,7 @@ impl PostgresLane {
             addresses,
             nudge,
             hurry,
+            disk_timeout,
             wish,
             slots,
             operations,
@@ -171,6 +180,10 @@ impl PostgresLane {
         self.operations.spawn(async move {
             let what = name(&op);
             let begin = clock::now();
+            if op == PgOp::Kill {
+                server.killed().await;
+                let _ = events.send(Event::PostgresKilled { id }).await;
+            }
             let result = match refused {
                 Some(failure) => PgOpResult::Failed(failure),
                 None => server.execute(op.clone()).await,
@@ -202,6 +215,11 @@ impl PostgresLane {
         if self.hurry.swap(hurry, Ordering::Relaxed) != hurry && hurry {
             self.nudge.notify_one();
         }
+    }
+
+    /// Has the disks tried, by the cluster's `disk_timeout`.
+    pub(crate) fn try_disks(&self, timeout: pgherd_core::Duration) {
+        self.disk_timeout.store(timeout.0, Ordering::Relaxed);
     }
 
     /// What would make PostgreSQL primary runs only under the term that the guard is armed for.
@@ -285,6 +303,35 @@ async fn keep_slots(
                 }
             }
             Err(error) => tracing::debug!(%error, "the slots could not be kept"),
+        }
+    }
+}
+
+/// Tries the disks each tenth of the time that a write may take, once a second at most, and tells what
+/// came of it more often than that.
+async fn try_disks(data_dir: PathBuf, timeout: Arc<AtomicU64>, events: mpsc::Sender<Event>) {
+    let probe = match DiskProbe::start(&data_dir) {
+        Ok(probe) => probe,
+        Err(error) => {
+            tracing::error!(%error, "no thread for trying the disks: a stalled one goes unnoticed");
+            return;
+        }
+    };
+    let mut told = None;
+    loop {
+        sleep(LOOK_AT_DISKS).await;
+        let timeout = timeout.load(Ordering::Relaxed);
+        if timeout == 0 {
+            continue;
+        }
+        probe.try_again(pgherd_core::Duration(timeout / 10).min(TRY_DISKS));
+        let facts = probe.look();
+        if told.as_ref() == Some(&facts) {
+            continue;
+        }
+        told = Some(facts.clone());
+        if events.send(Event::Disks(facts)).await.is_err() {
+            return;
         }
     }
 }

@@ -11,6 +11,7 @@ use pgherd_api::tls::Trust;
 use pgherd_api::{Encoder, Keys, MemberSelf};
 use pgherd_config::node::CONNECTION_OPTIONS;
 use pgherd_config::tags;
+use pgherd_core::disk::DiskFacts;
 use pgherd_core::{Incarnation, Node, NodeConfig, NodeName, Policy};
 use pgherd_postgres::{Binaries, Server, Wanted};
 use pgherd_store::Client;
@@ -84,6 +85,8 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         cluster: None,
         store_seen: None,
         observed: None,
+        disks: DiskFacts::default(),
+        crowded: false,
         operation: None,
         last_failure: None,
         planned: None,
@@ -328,6 +331,8 @@ fn first_board(node: &Node, incarnation: Incarnation) -> Board {
         serving: false,
         failsafe: false,
         peers: Vec::new(),
+        ailment: None,
+        disks: DiskFacts::default(),
         operation: None,
         last_failure: None,
         restarting: false,

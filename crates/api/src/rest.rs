@@ -1,6 +1,7 @@
 //! The REST API's paths and bodies: Patroni's (contract 2) and ours.
 //! Leaves what the answers are to the agent, and how they travel to axum and to `client`.
 
+use pgherd_core::disk::Ailment;
 use pgherd_core::{Incarnation, Lsn, NodeName, Reason, Situation, Term, Timeline};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -96,6 +97,9 @@ pub struct PatroniStatus {
     pub database_system_identifier: Option<String>,
     /// Who answers.
     pub patroni: Identity,
+    /// What the node is ill of, in a word. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ailment: Option<Ailment>,
     /// The term that the node knows. Ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub term: Option<Term>,
@@ -356,6 +360,12 @@ pub struct PostgresBody {
     /// How the last operation that failed, failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
+    /// What keeps it from leading, in a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ailment: Option<Ailment>,
+    /// How many more clients it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room_for_clients: Option<u32>,
 }
 
 /// Another member.
@@ -377,6 +387,9 @@ pub struct PeerBody {
     pub lsn: Option<Lsn>,
     /// It hears the leader.
     pub hears_leader: bool,
+    /// What it is ill of, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ailment: Option<Ailment>,
 }
 
 /// An error of our own endpoints. Patroni's answer with plain text instead.

@@ -22,6 +22,8 @@ pub fn patroni_defaults() -> Policy {
         primary_start_timeout: Duration::secs(300),
         primary_stop_timeout: None,
         failsafe_mode: false,
+        disk_timeout: Policy::DISK_TIMEOUT,
+        disk_min_free: Policy::DISK_MIN_FREE,
         pause: false,
     }
 }
@@ -59,6 +61,12 @@ pub fn to_json(policy: &Policy) -> Map<String, Value> {
     }
     if let Some(span) = policy.primary_stop_timeout {
         put("primary_stop_timeout", seconds(span));
+    }
+    if policy.disk_timeout != Policy::DISK_TIMEOUT {
+        put("disk_timeout", seconds(policy.disk_timeout));
+    }
+    if policy.disk_min_free != Policy::DISK_MIN_FREE {
+        put("disk_min_free", json!(policy.disk_min_free));
     }
     if policy.pause {
         put("pause", json!(true));
@@ -102,6 +110,11 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
             .or_else(legacy_stop)
             .filter(|span| *span > Duration::ZERO),
         failsafe_mode: flag("failsafe_mode"),
+        disk_timeout: span("disk_timeout", defaults.disk_timeout),
+        disk_min_free: config
+            .get("disk_min_free")
+            .and_then(bytes)
+            .unwrap_or(defaults.disk_min_free),
         pause: flag("pause"),
     }
 }

@@ -250,6 +250,8 @@ fn policy(dcs: &Section<'_>) -> Policy {
         synchronous_node_count: count.unwrap_or(d.synchronous_node_count),
         primary_start_timeout: start.unwrap_or(d.primary_start_timeout),
         primary_stop_timeout: stop.filter(|span| *span > Duration::ZERO),
+        disk_timeout: dcs.optional("disk_timeout", parse::span).unwrap_or(d.disk_timeout),
+        disk_min_free: dcs.optional("disk_min_free", parse::bytes).unwrap_or(d.disk_min_free),
         failsafe_mode: dcs.optional("failsafe_mode", parse::boolean).unwrap_or(d.failsafe_mode),
         pause: dcs.optional("pause", parse::boolean).unwrap_or(false),
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{ClusterView, ForeignTerm, Purpose, Txn};
+use crate::disk::DiskFacts;
 use crate::peer::{PatroniAnswer, PeerLost, PeerMessage};
 use crate::postgres::{PgFacts, PgOp, PgOpResult};
 use crate::reason::Decision;
@@ -39,6 +40,14 @@ pub enum Input {
     PostgresExited,
     /// Nothing of PostgreSQL is left (the guard saw the last process go).
     PostgresEmpty,
+    /// A [`crate::postgres::PgOp::Kill`] has got as far as SIGKILL pending on every process. Its
+    /// [`Input::OpDone`] follows when nothing is left, which a hung disk can put off for ever.
+    PostgresKilled {
+        /// Which.
+        id: OpId,
+    },
+    /// What became of the writes that try the disks.
+    Disk(DiskFacts),
     /// The answer to [`Action::Postgres`].
     OpDone {
         /// Whose answer.

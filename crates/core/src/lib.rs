@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod disk;
 mod facts;
 mod foreign;
 pub mod input;

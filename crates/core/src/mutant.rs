@@ -40,11 +40,13 @@ pub enum Mutant {
     HoldForgotten,
     /// A leader without the store goes on with one hold fewer than needed.
     OneHoldTooFew,
+    /// A leader whose disk stalls lets go before its PostgreSQL is killed.
+    GivesUpUnkilled,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DeadlineFromReply,
         Self::NoFence,
         Self::PromoteWithoutKey,
@@ -63,5 +65,6 @@ impl Mutant {
         Self::ServesTooEarly,
         Self::HoldForgotten,
         Self::OneHoldTooFew,
+        Self::GivesUpUnkilled,
     ];
 }

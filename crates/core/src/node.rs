@@ -8,6 +8,7 @@ use crate::cluster::{ClusterView, SyncState};
 use crate::input::{Action, Durable, Input, OpId};
 use crate::mutant::Mutant;
 use crate::peer::{PeerBeat, PeerLost};
+use crate::plan::Health;
 use crate::policy::Policy;
 use crate::postgres::PgOp;
 use crate::reason::{Decision, Reason, Situation};
@@ -105,6 +106,7 @@ pub struct Node {
     pub(crate) foreign_seen: Option<(Term, Time)>,
     pub(crate) op: Option<RunningOp>,
     pub(crate) kill: Option<OpId>,
+    pub(crate) health: Health,
     pub(crate) backoff: Backoff,
     pub(crate) pending: Vec<Pending>,
     /// The latest change of this node's own that the view must show before the next is decided.
@@ -218,6 +220,7 @@ impl Node {
             foreign_seen: None,
             op: None,
             kill: None,
+            health: Health::default(),
             backoff: Backoff::default(),
             pending: Vec::new(),
             await_view: Revision(0),
@@ -263,6 +266,8 @@ impl Node {
             Input::Postgres(facts) => self.on_facts(facts),
             Input::PostgresExited => self.on_exited(),
             Input::PostgresEmpty => self.on_empty(),
+            Input::PostgresKilled { id } => self.on_killed(id),
+            Input::Disk(facts) => self.on_disk(&facts),
             Input::OpDone { id, result } => self.on_op_done(id, &result),
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::PeerLost(PeerLost::Closed(node) | PeerLost::Refused(node)) => {
@@ -427,6 +432,7 @@ impl Node {
         if self.kill.is_none() {
             let id = OpId(self.fresh_id());
             self.kill = Some(id);
+            self.health.killed = None;
             let term = self.leads();
             self.push(Action::Postgres { id, op: PgOp::Kill, term });
         }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Ailment;
 use crate::{Duration, Incarnation, Instance, Lsn, NodeName, Revision, Term, Time, Timeline};
 
 /// One message between two agents.
@@ -60,11 +61,14 @@ pub struct PeerBeat {
     pub instance: Option<Instance>,
     /// It hears the leader (a beat or WAL within the last 300 ms).
     pub hears_leader: bool,
-    /// It may lead (no `nofailover`, not paused, not stopping).
+    /// It may lead (no `nofailover`, not paused, not stopping, not ill).
     pub electable: bool,
     /// The names in its PostgreSQL's synchronous list, when it is primary.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<NodeName>,
+    /// What it is ill of.
+    #[serde(default)]
+    pub ailment: Option<Ailment>,
 }
 
 /// The state of a peer's PostgreSQL, as it says.

@@ -29,6 +29,10 @@ pub struct Policy {
     pub primary_stop_timeout: Option<Duration>,
     /// Without the store, the leader goes on while the members confirm it.
     pub failsafe_mode: bool,
+    /// Who can't write to its disk for this long is not fit to lead; zero: disks are not looked at.
+    pub disk_timeout: Duration,
+    /// Less room than so many bytes, and a disk counts as full.
+    pub disk_min_free: u64,
     /// Maintenance: nothing is promoted, demoted, started or stopped.
     pub pause: bool,
 }
@@ -58,12 +62,19 @@ impl Default for Policy {
             primary_start_timeout: Duration::secs(300),
             primary_stop_timeout: None,
             failsafe_mode: true,
+            disk_timeout: Self::DISK_TIMEOUT,
+            disk_min_free: Self::DISK_MIN_FREE,
             pause: false,
         }
     }
 }
 
 impl Policy {
+    /// An fsync on a busy disk takes tenths of a second, on a very busy one a few seconds.
+    pub const DISK_TIMEOUT: Duration = Duration::secs(10);
+    /// PostgreSQL dies when it can't make its next WAL segment of 16 MB: there is room for two.
+    pub const DISK_MIN_FREE: u64 = 32 << 20;
+
     /// Whether commits wait for standbys.
     #[must_use]
     pub fn synchronous(&self) -> bool {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Ailment;
 use crate::peer::PledgeRefusal;
 use crate::{NodeName, Term, Time};
 
@@ -79,6 +80,12 @@ pub enum Reason {
     Unresponsive,
     /// The leader's PostgreSQL has not answered for a while.
     AnswersLate,
+    /// This leader can't do its work; somebody fit takes its place.
+    GaveUp(Ailment),
+    /// This leader can't do its work, and nobody fit could take its place.
+    LeadsAiling(Ailment),
+    /// This node is not fit to lead.
+    Ailing(Ailment),
     /// The data directory vanished under PostgreSQL.
     DataVanished,
     /// Starting in place failed or took too long.
@@ -265,6 +272,11 @@ impl fmt::Display for Reason {
                 write!(f, "{node} does not have the last record yet")
             }
             Self::HandedOver(node) => write!(f, "handed over to {node}"),
+            Self::GaveUp(why) => write!(f, "gives up the key for a member that is fit: {why}"),
+            Self::LeadsAiling(why) => {
+                write!(f, "primary, with the leader key, though {why}; no member is fit to follow")
+            }
+            Self::Ailing(why) => write!(f, "not fit to lead: {why}"),
             _ => Ok(()),
         }
     }
@@ -343,6 +355,9 @@ impl Reason {
             Self::Stopping => "stopping in order",
             Self::Stopped => "stopped",
             Self::WaitingForCandidate(_)
+            | Self::GaveUp(_)
+            | Self::LeadsAiling(_)
+            | Self::Ailing(_)
             | Self::AnotherIsAhead(_)
             | Self::Pledged(_)
             | Self::PrimaryStillRuns(_)

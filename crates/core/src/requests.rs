@@ -528,6 +528,7 @@ impl Node {
         let said = self.view.beat.as_ref().map_or(0, |b| b.value.timelines_ended);
         let timelines_ended = before.as_ref().map_or(said, |r| r.timelines_ended);
         let list = before.map_or_else(ListState::default, |r| r.list);
+        self.health.gives_up = None;
         self.reign = Some(Reign {
             term,
             before: self.durable.clone(),

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::crowd::Crowd;
+use crate::machine::POSTGRES;
 use crate::sandbox::run;
 use crate::scenario::{Disk, Link, Part, Place, Ways, Who};
 use crate::site::Site;
@@ -180,6 +182,38 @@ impl Site<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Remounts a node's disk read-only, as a kernel does that has found an error.
+    pub(crate) fn protect(&self, roles: Roles, who: Who) -> Result<()> {
+        ensure!(self.cluster.disk == Disk::Loop, "only disk=loop can be protected");
+        let mount = |node| {
+            let disk = self.disk(node).display().to_string();
+            // What is open for writing keeps nobody from this, as it would from a mere `ro`.
+            run("mount", &["-o", "remount,abort", &disk]).map(drop)
+        };
+        roles.nodes(self, who).into_iter().try_for_each(mount)
+    }
+
+    /// Makes a protected disk writable again, once the node is dead: its journal is replayed.
+    pub(crate) fn repair(&self, roles: Roles, who: Who) -> Result<()> {
+        for node in roles.nodes(self, who) {
+            let until = Instant::now() + Duration::from_secs(10);
+            while self.machine(node).lives()? {
+                ensure!(Instant::now() < until, "kill the node before its disk is repaired");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let disk = self.disk(node).display().to_string();
+            run("umount", &[&disk])?;
+            run("mount", &["-o", "loop", &format!("{disk}.img"), &disk])?;
+        }
+        Ok(())
+    }
+
+    /// Clients who take every slot.
+    pub(crate) fn crowd(&self, roles: Roles, who: Who) -> Result<Vec<Crowd>> {
+        let fill = |node: usize| Crowd::fill(&self.machine(node).address, POSTGRES);
+        roles.nodes(self, who).into_iter().map(fill).collect()
     }
 
     pub(crate) fn empty(&self, roles: Roles, who: Who) -> Result<()> {

@@ -6,6 +6,7 @@
 
 mod check;
 mod clock;
+mod crowd;
 mod faults;
 mod history;
 mod machine;

@@ -121,12 +121,17 @@ fn round(site: &mut Site<'_>, scenario: &Scenario, workload: &Workload) -> Resul
     std::thread::sleep(QUIET);
     let mut roles = Roles::of(site)?;
     let mut from = None;
+    let mut crowds = Vec::new();
     for step in &scenario.round {
         // Preparing is not part of what is measured.
         if from.is_none() && !matches!(step, Step::EtcdLeader(_)) {
             from = Some(workload.now());
         }
         let begin = from.unwrap_or_default();
+        if let Step::Crowd(who) = step {
+            crowds.extend(site.crowd(roles, *who)?);
+            continue;
+        }
         perform(site, &mut roles, step, workload, begin)
             .with_context(|| format!("{}: {step:?}", scenario.name))?;
     }
@@ -171,6 +176,10 @@ fn perform(
         }
         Step::Heal => site.heal()?,
         Step::Fill(who) => site.fill(*roles, *who)?,
+        Step::Protect(who) => site.protect(*roles, *who)?,
+        Step::Repair(who) => site.repair(*roles, *who)?,
+        // Whoever holds the crowd does it.
+        Step::Crowd(_) => {}
         Step::Empty(who) => site.empty(*roles, *who)?,
         Step::Operate(operation) => site.operate(*roles, operation)?,
         Step::FillEtcd => site.fill_etcd()?,

@@ -91,6 +91,12 @@ pub(crate) enum Step {
     Flap(Who, Link, u32, Duration),
     Heal,
     Fill(Who),
+    /// Remounts its disk read-only.
+    Protect(Who),
+    /// Makes that good, where the node is dead.
+    Repair(Who),
+    /// Takes every connection slot that clients may have, and keeps them until the round ends.
+    Crowd(Who),
     Empty(Who),
     /// Fills etcd until it is full and says so by its alarm, and back.
     FillEtcd,
@@ -283,6 +289,9 @@ fn step(words: &[&str]) -> Result<Step> {
         ["fill", "etcd"] => Step::FillEtcd,
         ["empty", "etcd"] => Step::EmptyEtcd,
         ["fill", who] => Step::Fill(who.parse()?),
+        ["protect", who] => Step::Protect(who.parse()?),
+        ["repair", who] => Step::Repair(who.parse()?),
+        ["crowd", who] => Step::Crowd(who.parse()?),
         ["empty", who] => Step::Empty(who.parse()?),
         ["etcd-leader", "on", "leader"] => Step::EtcdLeader(Place::OnLeader),
         ["etcd-leader", "off", "leader"] => Step::EtcdLeader(Place::OffLeader),

@@ -107,6 +107,14 @@ impl<'a> Site<'a> {
         self.node_dir(node).join("disk")
     }
 
+    /// What the agent must remember fails with the disk that fails.
+    fn run_dir(&self, node: usize) -> PathBuf {
+        match self.cluster.disk {
+            Disk::Plain => self.node_dir(node).join("run"),
+            Disk::Tmpfs | Disk::Loop => self.disk(node).join("run"),
+        }
+    }
+
     fn write_files(&self) -> Result<()> {
         give(&self.dir, None)?;
         for node in 0..3 {
@@ -144,6 +152,8 @@ impl<'a> Site<'a> {
         let Machine { name, address, .. } = self.machine(node);
         let (dir, hosts, ttl) = (self.node_dir(node), self.etcd_hosts(), self.cluster.ttl);
         let dir = dir.display();
+        let run = self.run_dir(node);
+        let run = run.display();
         let mode = match self.cluster.mode {
             Mode::Async => "synchronous_mode: off",
             Mode::Quorum => "synchronous_mode: quorum",
@@ -162,7 +172,7 @@ impl<'a> Site<'a> {
                  superuser: {{username: postgres, password: {PASSWORD}}}\n    \
                  replication: {{username: replicator, password: lab-replicator}}\n    \
                  rewind: {{username: rewind, password: lab-rewind}}\n\
-             pgherd:\n  run_dir: {dir}/run\n  networks: [10.77.0.0/24]\n  peer_secret: lab-peers\n"
+             pgherd:\n  run_dir: {run}\n  networks: [10.77.0.0/24]\n  peer_secret: lab-peers\n"
         )
     }
 
@@ -372,7 +382,7 @@ impl<'a> Site<'a> {
         fs::create_dir_all(at).with_context(|| format!("{}", at.display()))?;
         let mut logs = vec![(self.dir.join("router.log"), "router.log".to_owned())];
         for node in 0..3 {
-            for part in ["agent.log", "etcd.log", "run/postgresql.log"] {
+            for part in ["agent.log", "etcd.log", "run/postgresql.log", "disk/run/postgresql.log"] {
                 let name = format!("{}-{}", self.machine(node).name, part.replace('/', "-"));
                 logs.push((self.node_dir(node).join(part), name));
             }

@@ -61,6 +61,8 @@ pub struct Shown {
     pub restores: bool,
     /// `pg_stat_replication`, as a JSON array of rows; empty when there are none.
     pub senders: String,
+    /// How many more clients it takes, as a new connection saw within the last second or two.
+    pub room_for_clients: Option<u32>,
 }
 
 /// What is kept between observations.
@@ -188,6 +190,10 @@ impl Core {
             replay_paused: cell(13) == Some("t"),
             restores: cell(14) == Some("t"),
             senders: cell(15).unwrap_or_default().to_owned(),
+            room_for_clients: self
+                .fence
+                .life()
+                .and_then(|life| u32::try_from(life.room_for_clients.load(Ordering::SeqCst)).ok()),
         };
         let Constants { system_id, instance } = self.constants()?;
         self.note_reload(cell(16), cell(13) == Some("t"));
@@ -336,14 +342,24 @@ impl Core {
         }
     }
 
+    async fn count_room(&self, sql: &Sql, life: &Life) -> Result<(), PgError> {
+        let room = sql.cell("probing", PROBE, BOUND).await?;
+        life.room_for_clients.store(room.parse().unwrap_or(-1), Ordering::SeqCst);
+        Ok(())
+    }
+
     async fn probe_forever(&self, life: &Life) {
         loop {
             tokio::time::sleep(PROBE_EVERY).await;
             let sql = Sql::local(&self.settings, BOUND).await;
             let failed = match sql {
-                Ok(sql) => sql.cell("probing", "SELECT 1", BOUND).await.is_err(),
+                Ok(sql) => self.count_room(&sql, life).await.is_err(),
                 // It answers, and that is what is asked here.
-                Err(error) => !(too_many_connections(&error) || cannot_connect_now(&error)),
+                Err(error) if too_many_connections(&error) => {
+                    life.room_for_clients.store(0, Ordering::SeqCst);
+                    false
+                }
+                Err(error) => !cannot_connect_now(&error),
             };
             if !failed {
                 life.last_probe.store(boottime_micros(), Ordering::SeqCst);
@@ -352,6 +368,15 @@ impl Core {
         }
     }
 }
+
+/// What a new session asks: how many more clients may come, those aside for whom slots are reserved
+/// (`reserved_connections` is there from 16 on). Its own is one of the reserved ones, or will be free.
+const PROBE: &str = "SELECT greatest(0, current_setting('max_connections')::int \
+    - current_setting('superuser_reserved_connections')::int \
+    - coalesce(current_setting('reserved_connections', true)::int, 0) \
+    - (SELECT count(*)::int FROM pg_stat_get_activity(NULL) AS a \
+         WHERE a.datid IS NOT NULL AND a.pid <> pg_backend_pid() \
+         AND a.backend_type = 'client backend'))";
 
 fn senders(text: &str) -> Vec<SenderFacts> {
     let sender = |words: &str| {

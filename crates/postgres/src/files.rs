@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use pgherd_core::Instance;
@@ -64,6 +64,12 @@ pub(crate) fn make_private(dir: &Path) -> Result<(), PgError> {
 pub(crate) fn write_passfile(settings: &Settings) -> Result<(), PgError> {
     let line = |user: &crate::Credentials| passfile_line(&user.username, user.password.reveal());
     let text = line(&settings.replication) + &line(&settings.rewind);
+    // One that is right needs no room: an agent starts on a full disk too.
+    let private = |path: &Path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o777 == 0o600);
+    let same = fs::read(&settings.passfile).is_ok_and(|known| known == text.as_bytes());
+    if same && private(&settings.passfile) {
+        return Ok(());
+    }
     write_durable(&settings.passfile, text.as_bytes())
 }
 

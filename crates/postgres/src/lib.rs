@@ -10,6 +10,7 @@
 mod conf;
 mod control;
 mod discover;
+mod disk;
 mod durable;
 mod error;
 mod facts;
@@ -29,6 +30,7 @@ mod wanted;
 
 pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, discover};
+pub use disk::DiskProbe;
 pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
 pub use facts::Shown;

@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(crate) struct Life {
     pub(crate) last_probe: AtomicU64,
     /// The last probe failed though the postmaster lives.
     pub(crate) probe_failed: AtomicBool,
+    /// How many more clients it takes, as the last probe saw; negative: nobody knows.
+    pub(crate) room_for_clients: AtomicI64,
     /// A commit has been seen waiting: the checkpointer knows that the list isn't empty.
     pub(crate) waits_proven: AtomicBool,
 }
@@ -45,6 +47,7 @@ impl Life {
             accepted: AtomicBool::new(false),
             last_probe: AtomicU64::new(now),
             probe_failed: AtomicBool::new(false),
+            room_for_clients: AtomicI64::new(-1),
             waits_proven: AtomicBool::new(false),
         })
     }

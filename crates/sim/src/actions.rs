@@ -67,6 +67,8 @@ impl World {
 
     fn decided(&mut self, node: Ix, decision: &Decision) {
         invariants::one_decision_reason::check(self, node, decision);
+        let gave_up = matches!(decision.reason, Reason::GaveUp(_));
+        self.stats.sometimes.gave_up += u64::from(gave_up);
         self.hash = self.hash.rotate_left(5) ^ (decision.situation as u64 + 77);
         let passing = matches!(decision.reason, Reason::WaitingForFacts | Reason::Busy);
         if passing {

@@ -133,13 +133,15 @@ impl World {
         if let Some(open) = self.clients[client].session {
             let machine = &self.nodes[open.node];
             if machine.pg.life == open.life && machine.up {
-                return (!machine.frozen && machine.pg.writable()).then_some(open);
+                let takes = machine.pg.writable() && machine.disk.takes_wal();
+                return (!machine.frozen && takes).then_some(open);
             }
             self.clients[client].session = None;
         }
         let node = wanted?;
         let machine = &self.nodes[node];
-        let takes = machine.up && !machine.frozen && machine.pg.accepts();
+        let works = machine.pg.accepts() && machine.disk.takes_wal();
+        let takes = machine.up && !machine.frozen && works;
         if !takes || machine.pg.run != Run::Primary {
             return None;
         }
@@ -165,8 +167,8 @@ impl World {
     /// A scenario's write on the write route; true when somebody took it.
     pub(crate) fn write_now(&mut self, bytes: u64) -> bool {
         let Some((node, _)) = self.router.route else { return false };
-        let pg = &self.nodes[node].pg;
-        if pg.run != Run::Primary {
+        let (pg, disk) = (&self.nodes[node].pg, self.nodes[node].disk);
+        if pg.run != Run::Primary || pg.killed || !disk.takes_wal() {
             return false;
         }
         self.write(0, node, bytes);

@@ -2,6 +2,7 @@
 //! Everything here is undone by `heal`.
 
 use crate::clock::Micros;
+use crate::disk::Disk;
 use crate::event::{Event, Ix};
 use crate::net::Lane;
 use crate::pg::{Hang, MAX_NODES, Run};
@@ -31,10 +32,13 @@ pub(crate) enum Family {
     SlowOps,
     SlowReplay,
     BigWrites,
+    DiskStall,
+    DiskFull,
+    DiskReadOnly,
 }
 
 /// All of them, in the order of their numbers.
-pub(crate) const FAMILIES: [Family; 21] = [
+pub(crate) const FAMILIES: [Family; 24] = [
     Family::AgentCrash,
     Family::AgentFreeze,
     Family::PostmasterDeath,
@@ -56,6 +60,9 @@ pub(crate) const FAMILIES: [Family; 21] = [
     Family::SlowOps,
     Family::SlowReplay,
     Family::BigWrites,
+    Family::DiskStall,
+    Family::DiskFull,
+    Family::DiskReadOnly,
 ];
 
 /// How a fault ends.
@@ -72,6 +79,7 @@ pub(crate) enum Mend {
     StoreWay(Ix, bool, bool),
     Speed(Ix),
     Replay(Ix),
+    Disk(Ix),
     Writes,
 }
 
@@ -195,6 +203,12 @@ impl World {
             }
             Family::Hang => self.hang(node, lasts),
             Family::DataRemoved => self.lose_data(node),
+            Family::DiskStall => {
+                let since = self.queue.now;
+                self.strike_disk(Disk::Stalled { since }, node, lasts);
+            }
+            Family::DiskFull => self.strike_disk(Disk::Full, node, lasts),
+            Family::DiskReadOnly => self.strike_disk(Disk::ReadOnly, node, lasts),
             Family::StoreDown
             | Family::StoreElection
             | Family::WatchCut
@@ -259,8 +273,17 @@ impl World {
             | Family::NodeFreeze
             | Family::NodeHold
             | Family::Hang
-            | Family::DataRemoved => {}
+            | Family::DataRemoved
+            | Family::DiskStall
+            | Family::DiskFull
+            | Family::DiskReadOnly => {}
         }
+    }
+
+    /// A disk stays ill for longer than it takes to notice.
+    fn strike_disk(&mut self, disk: Disk, node: Ix, lasts: Micros) {
+        self.disk_breaks(node, disk);
+        self.queue.after(lasts * 3, Event::Mend(Mend::Disk(node)));
     }
 
     pub(crate) fn store_falls(&mut self, lasts: Micros) {
@@ -357,6 +380,7 @@ impl World {
                 self.nodes[node].pg.replay_delay = 300;
                 self.faults.slow_wal &= !(1 << node);
             }
+            Mend::Disk(node) => self.disk_breaks(node, Disk::Well),
             Mend::Writes => self.faults.write_bytes = 2_000,
         }
     }
@@ -373,6 +397,7 @@ impl World {
         self.store_down = false;
         for node in 0..self.nodes.len() {
             self.nodes[node].slow = 1;
+            self.nodes[node].disk = Disk::Well;
             self.nodes[node].pg.replay_delay = 300;
             let held = self.nodes[node].frozen && self.nodes[node].held_clock;
             self.node_thaw(node, held);

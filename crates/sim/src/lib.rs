@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod cluster_store;
 mod command;
+mod disk;
 mod event;
 mod faults;
 mod invariants;

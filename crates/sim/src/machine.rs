@@ -7,6 +7,7 @@ use pgherd_core::{
 };
 
 use crate::clock::{Clock, Micros};
+use crate::disk::Disk;
 use crate::event::{Event, Ix, Part};
 use crate::patroni::Patroni;
 use crate::pg::{Hang, Pg, Run};
@@ -89,6 +90,9 @@ pub(crate) struct Machine {
     pub(crate) op_ended: Time,
     /// Operations take so many times longer.
     pub(crate) slow: u64,
+    pub(crate) disk: Disk,
+    /// The agent's last news of its disk was bad.
+    pub(crate) told_ill: bool,
 }
 
 impl Machine {
@@ -111,10 +115,14 @@ impl Machine {
             ops: Vec::new(),
             op_ended: Time(0),
             slow: 1,
+            disk: Disk::Well,
+            told_ill: false,
         }
     }
 }
 
+/// How often what waits for a disk looks at it again.
+pub(crate) const DISK_AGAIN: Micros = 50_000;
 /// How often the agent looks at PostgreSQL.
 const OBSERVE: Micros = 100_000;
 
@@ -260,6 +268,11 @@ impl World {
         if agent.life != life || agent.node.is_none() {
             return;
         }
+        if !self.nodes[node].disk.takes_records() {
+            self.queue.after(DISK_AGAIN, Event::Persisted { node, life });
+            return;
+        }
+        let agent = &mut self.nodes[node].agent;
         if let Some((seq, record)) = agent.writing.pop_front() {
             agent.durable = record;
             self.agent_input(node, life, Input::Persisted { seq });
@@ -279,6 +292,7 @@ impl World {
             };
             self.tell_agent(node, delay, Input::Postgres(facts));
         }
+        self.tell_disk(node);
         self.check_belief(node);
         if again {
             let next = OBSERVE + self.rng.below(5_000);
@@ -420,6 +434,10 @@ impl World {
         if pg.life != life || pg.run == Run::Down {
             return;
         }
+        if self.nodes[node].disk.hangs() {
+            self.killed_and_hangs(node, life);
+            return;
+        }
         let postmaster = !matches!(pg.run, Run::Zombie { .. });
         note!(self, "n{} nothing of PostgreSQL is left", node + 1);
         self.pg_gone(node, false);
@@ -429,6 +447,20 @@ impl World {
         let delay = self.rng.between(200, 1_000);
         self.tell_agent(node, delay, Input::PostgresEmpty);
         self.end_kills(node);
+    }
+
+    /// SIGKILL is pending on all of them, and they hang in a write.
+    fn killed_and_hangs(&mut self, node: Ix, life: u32) {
+        self.queue.after(DISK_AGAIN, Event::Killed { node, pg: life });
+        if std::mem::replace(&mut self.nodes[node].pg.killed, true) {
+            return;
+        }
+        note!(self, "n{} PostgreSQL is killed, and hangs in its disk", node + 1);
+        self.stats.sometimes.killed_not_empty += 1;
+        let kills = self.nodes[node].ops.iter().filter(|o| o.op == PgOp::Kill);
+        for id in kills.map(|o| o.id).collect::<Vec<_>>() {
+            self.tell_agent(node, 500, Input::PostgresKilled { id });
+        }
     }
 
     // ---- the guard ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ use pgherd_core::{Input, Instance, Lsn, NodeName, OpId, SystemId, Term, Timeline
 use crate::clock::Micros;
 use crate::event::{Event, Ix};
 use crate::invariants;
-use crate::machine::Running;
+use crate::machine::{DISK_AGAIN, Running};
 use crate::pg::{Dir, Hang, Names, Run};
 use crate::world::{World, note};
 
@@ -55,6 +55,9 @@ impl World {
         }
         if running.op == PgOp::Kill && self.nodes[node].pg.dying {
             // The answer comes when nothing is left.
+            if self.nodes[node].pg.killed {
+                self.tell_agent(node, 500, Input::PostgresKilled { id: running.id });
+            }
             self.nodes[node].ops.push(running);
             return;
         }
@@ -78,6 +81,9 @@ impl World {
         op: &mut Running,
         takes: Micros,
     ) -> Result<(), PgFailureKind> {
+        if let Some(kind) = self.nodes[node].disk.refuses(&op.op) {
+            return Err(kind);
+        }
         let run = self.nodes[node].pg.run;
         let number = op.number;
         match &op.op {
@@ -160,6 +166,7 @@ impl World {
         pg.run = Run::Starting { primary };
         pg.hang = Hang::No;
         pg.dying = false;
+        pg.killed = false;
         pg.probed = now;
         pg.received_known = false;
         pg.next_names = None;
@@ -182,6 +189,9 @@ impl World {
             Run::Replica | Run::Starting { .. } => false,
             Run::Down | Run::Stopping { .. } | Run::Zombie { .. } => return,
         };
+        if self.nodes[node].pg.killed {
+            return;
+        }
         self.forget_waiting(node);
         self.nodes[node].pg.run = Run::Stopping { primary };
         if primary {
@@ -232,6 +242,10 @@ impl World {
         if self.nodes[node].pg.life != pg || self.nodes[node].pg.run != Run::Primary {
             return;
         }
+        if self.nodes[node].disk.hangs() {
+            self.queue.after(DISK_AGAIN, Event::NamesSeen { node, pg, op });
+            return;
+        }
         if let PgOp::SetNames { names } = &running.op
             && (running.fails.is_none() || running.anyway)
         {
@@ -245,8 +259,9 @@ impl World {
     pub(crate) fn op_end(&mut self, node: Ix, number: u32) {
         let Some(at) = self.nodes[node].ops.iter().position(|o| o.number == number) else { return };
         let stopping = matches!(self.nodes[node].ops[at].op, PgOp::Stop);
-        if stopping && self.stop_must_wait(node) {
-            self.queue.after(50_000, Event::OpEnd { node, op: number });
+        let hangs = self.op_hangs(node, &self.nodes[node].ops[at]);
+        if hangs || (stopping && self.stop_must_wait(node)) {
+            self.queue.after(DISK_AGAIN, Event::OpEnd { node, op: number });
             return;
         }
         let op = self.nodes[node].ops.remove(at);
@@ -270,6 +285,15 @@ impl World {
         };
         self.op_answer(node, op.id, op.life, result, 100);
         self.op_observe(node, op.life);
+    }
+
+    /// It waits for its disk, or for a server whose start waited for it.
+    fn op_hangs(&self, node: Ix, op: &Running) -> bool {
+        let machine = &self.nodes[node];
+        let starts = matches!(op.op, PgOp::StartPrimary { .. } | PgOp::StartReplica { .. });
+        let starting = machine.pg.life == op.pg && matches!(machine.pg.run, Run::Starting { .. });
+        let will_start = starts && starting && (op.fails.is_none() || op.anyway);
+        (machine.disk.hangs() && op.op != PgOp::Kill) || will_start
     }
 
     /// A stopping primary waits for its standbys to have the last record, but not for ever.

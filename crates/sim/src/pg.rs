@@ -114,6 +114,8 @@ pub(crate) struct Pg {
     pub(crate) hang: Hang,
     /// SIGKILL is on its way to the whole tree.
     pub(crate) dying: bool,
+    /// It has arrived everywhere, and the disk keeps some from ending.
+    pub(crate) killed: bool,
     pub(crate) probed: Micros,
     pub(crate) upstream: Option<Ix>,
     pub(crate) receiver: Option<Receiver>,
@@ -143,6 +145,7 @@ impl Pg {
             life: 0,
             hang: Hang::No,
             dying: false,
+            killed: false,
             probed: 0,
             upstream: None,
             receiver: None,
@@ -169,12 +172,12 @@ impl Pg {
     /// Not in recovery, and able to take a commit from an open session.
     pub(crate) fn writable(&self) -> bool {
         let primary = matches!(self.run, Run::Primary | Run::Zombie { primary: true });
-        primary && self.hang != Hang::All
+        primary && self.hang != Hang::All && !self.killed
     }
 
     /// Takes new connections.
     pub(crate) fn accepts(&self) -> bool {
-        matches!(self.run, Run::Primary | Run::Replica) && self.hang == Hang::No
+        matches!(self.run, Run::Primary | Run::Replica) && self.hang == Hang::No && !self.killed
     }
 
     /// Brings replay up to the present.

@@ -9,6 +9,7 @@ use pgherd_core::{Lsn, NodeName, Term, Timeline};
 
 use crate::event::{Event, Ix};
 use crate::invariants;
+use crate::machine::DISK_AGAIN;
 use crate::pg::{Dir, Hang, Names, Run};
 use crate::world::{World, note};
 
@@ -17,6 +18,10 @@ impl World {
         let pg = &self.nodes[node].pg;
         let Run::Starting { primary } = pg.run else { return };
         if pg.life != life || pg.dying {
+            return;
+        }
+        if self.nodes[node].disk.hangs() {
+            self.queue.after(DISK_AGAIN, Event::Started { node, pg: life, op });
             return;
         }
         let running = self.nodes[node].ops.iter().find(|o| o.number == op).cloned();
@@ -109,9 +114,14 @@ impl World {
 
     pub(crate) fn checkpoint(&mut self, node: Ix, life: u32) {
         let pg = &mut self.nodes[node].pg;
-        if pg.life != life || pg.run != Run::Primary {
+        if pg.life != life || pg.run != Run::Primary || pg.killed {
             return;
         }
+        if !self.nodes[node].disk.takes_wal() {
+            self.queue.after(DISK_AGAIN, Event::Checkpoint { node, pg: life });
+            return;
+        }
+        let pg = &mut self.nodes[node].pg;
         if let Some(dir) = &mut pg.dir {
             dir.checkpoint = dir.wal.end;
             dir.control_timeline = self.branches.timeline(dir.wal.branch);
@@ -133,6 +143,7 @@ impl World {
         pg.run = Run::Down;
         pg.life += 1;
         pg.dying = false;
+        pg.killed = false;
         pg.hang = Hang::No;
         pg.names = Names::default();
         pg.next_names = None;
@@ -211,6 +222,9 @@ impl World {
             checkpoint: dir.checkpoint,
             min_recovery_end: dir.min_recovery_end,
         };
+        if pg.killed {
+            return Some(PgState::NotAccepting(control));
+        }
         Some(match pg.run {
             Run::Zombie { .. } => return None,
             Run::Down => PgState::Stopped(control),

@@ -44,6 +44,8 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::Postgres(facts) => state(facts),
         Input::PostgresExited => "postmaster exited".to_owned(),
         Input::PostgresEmpty => "nothing of PostgreSQL is left".to_owned(),
+        Input::PostgresKilled { id } => format!("operation {}: PostgreSQL is killed", id.0),
+        Input::Disk(_) => return None,
         Input::OpDone { id, result } => format!("operation {}: {result:?}", id.0),
         Input::Peer { from, message } => match message {
             PeerMessage::Beat(_) => return None,

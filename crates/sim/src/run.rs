@@ -119,6 +119,7 @@ fn more(rng: &mut Rng, options: &mut Options) {
     if rng.permille(100) {
         policy.primary_start_timeout = Duration::ZERO;
     }
+    policy.disk_timeout = Duration::millis(rng.between(800, 4_000));
 }
 
 /// Some nodes but the first, which founds the cluster.

@@ -52,6 +52,7 @@ impl World {
 
     pub(crate) fn wal_arrives(&mut self, node: Ix, conn: u32, wal: Wal) {
         let now = self.queue.now;
+        let disk = self.nodes[node].disk;
         let pg = &mut self.nodes[node].pg;
         let Some(receiver) = pg.receiver.as_mut() else { return };
         let from = receiver.from;
@@ -59,6 +60,9 @@ impl World {
             return;
         }
         receiver.heard = now;
+        if !disk.takes_wal() || pg.killed {
+            return; // nothing is flushed, and nothing is answered
+        }
         pg.settle(now);
         let mut grown = false;
         if let Some(dir) = pg.dir.as_mut()
@@ -128,6 +132,7 @@ impl World {
             return;
         }
         if pg.hang != Hang::All
+            && !pg.killed
             && let Some(wal) = self.nodes[node].pg.wal()
         {
             self.forward_to(node, to, wal);

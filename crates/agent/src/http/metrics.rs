@@ -33,6 +33,20 @@ impl Page {
         self.gauge(name, help, u8::from(value));
     }
 
+    /// One line for each file system.
+    fn family(&mut self, name: &str, help: &str, of: impl Iterator<Item = (&'static str, f64)>) {
+        let mut of = of.peekable();
+        if of.peek().is_none() {
+            return;
+        }
+        let Self { labels, text } = self;
+        // Writing to a text can't fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for (volume, value) in of {
+            let _ = writeln!(text, "{name}{{{labels},volume=\"{volume}\"}} {value}");
+        }
+    }
+
     fn labelled(
         &mut self,
         kind: &str,
@@ -216,6 +230,7 @@ fn ours(page: &mut Page, board: &Board, view: Option<&ClusterView>) {
         let age = now.since(seen.at).to_std().as_secs_f64();
         page.gauge("pgherd_store_age_seconds", "Since the store was last heard.", age);
     }
+    disks(page, board);
     if !board.peers.is_empty() {
         let name = "pgherd_peer_connected";
         let _ = write!(
@@ -232,6 +247,38 @@ fn ours(page: &mut Page, board: &Board, view: Option<&ClusterView>) {
             );
         }
     }
+}
+
+/// The disks, as they were tried last; what isn't known has no line.
+fn disks(page: &mut Page, board: &Board) {
+    let help = "Value is 1 if something keeps this node from leading well, with its name.";
+    let ill = board.ailment.and_then(|ailment| serde_json::to_value(ailment).ok());
+    let word = ill.as_ref().and_then(|word| word.as_str()).unwrap_or_default();
+    let more = format!(",ailment=\"{word}\"");
+    page.labelled("gauge", "pgherd_ailing", help, &more, u8::from(ill.is_some()));
+    let room = board.observed.as_ref().and_then(|observed| observed.shown.room_for_clients);
+    if let Some(room) = room {
+        let help = "How many more clients PostgreSQL takes, reserved connections aside.";
+        page.gauge("pgherd_client_slots_free", help, room);
+    }
+    let volumes = [("data", Some(&board.disks.data)), ("wal", board.disks.wal.as_ref())];
+    let known = || volumes.iter().filter_map(|(name, volume)| Some((*name, (*volume)?)));
+    let now = clock::now();
+    let seconds = |span: pgherd_core::Duration| span.to_std().as_secs_f64();
+    page.family(
+        "pgherd_disk_write_seconds",
+        "How long the last write with fsync to this file system took, or takes by now.",
+        known().filter_map(|(name, it)| {
+            let waits =
+                it.pending.map(|since| now.since(since)).filter(|waits| Some(*waits) > it.took);
+            Some((name, seconds(waits.or(it.took)?)))
+        }),
+    );
+    page.family(
+        "pgherd_disk_free_bytes",
+        "What PostgreSQL may still take of this file system.",
+        known().filter_map(|(name, it)| Some((name, it.free? as f64))),
+    );
 }
 
 /// The reason's word without its values, which would make a series of each.

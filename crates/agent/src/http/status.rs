@@ -83,6 +83,7 @@ pub(super) fn status(desk: &Desk) -> PatroniStatus {
             scope: desk.identity.scope.clone(),
             name: desk.identity.name.to_string(),
         },
+        ailment: board.ailment,
         term: view.as_ref().and_then(|view| view.current_term()),
         ..PatroniStatus::default()
     };
@@ -270,6 +271,8 @@ fn postgres(board: &Board) -> PostgresBody {
         copied_bytes: copied.map(|copied| copied.done),
         total_bytes: copied.map(|copied| copied.total),
         last_failure: board.last_failure.clone(),
+        ailment: board.ailment,
+        room_for_clients: board.observed.as_ref().and_then(|it| it.shown.room_for_clients),
         ..PostgresBody::default()
     };
     let word = match board.observed.as_ref().map(|observed| &observed.facts.state) {
@@ -331,5 +334,6 @@ fn peer(seen: &PeerSeen, now: pgherd_core::Time) -> PeerBody {
         postgres: word.to_owned(),
         lsn: beat.and_then(|beat| beat.position).map(|position| position.lsn),
         hears_leader: beat.is_some_and(|beat| beat.hears_leader),
+        ailment: beat.and_then(|beat| beat.ailment),
     }
 }

@@ -304,7 +304,7 @@ fn settings_are_read_in_every_form_that_patroni_takes() {
         "ttl": "20", "maximum_lag_on_failover": "16MB", "synchronous_mode": "on",
         "synchronous_mode_strict": "yes", "synchronous_node_count": "2", "pause": 1, "failsafe_mode": "on",
         "master_start_timeout": "5min", "master_stop_timeout": 7, "check_timeline": "on",
-        "maximum_lag_on_syncnode": "8kB", "postgresql": {"use_slots": true}
+        "disk_timeout": "1500ms", "disk_min_free": "64MB", "maximum_lag_on_syncnode": "8kB", "postgresql": {"use_slots": true}
     }) else {
         unreachable!()
     };
@@ -320,6 +320,8 @@ fn settings_are_read_in_every_form_that_patroni_takes() {
         primary_start_timeout: Duration::secs(300),
         primary_stop_timeout: Some(Duration::secs(7)),
         failsafe_mode: true,
+        disk_timeout: Duration::millis(1_500),
+        disk_min_free: 64 << 20,
         pause: true,
     };
     assert_eq!(policy, expected);

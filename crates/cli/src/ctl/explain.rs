@@ -69,6 +69,12 @@ fn describe(printer: &Printer, body: &ExplainBody) -> String {
     if let Some(failure) = &body.postgres.last_failure {
         let _ = writeln!(text, "              last failure: {failure}");
     }
+    if let Some(ailment) = body.postgres.ailment {
+        let _ = writeln!(text, "  health      {ailment}");
+    }
+    if body.postgres.room_for_clients == Some(0) {
+        let _ = writeln!(text, "  clients     all connection slots are taken");
+    }
     if let Some(left) = body.belief_ms {
         let _ = writeln!(text, "  belief      {left} ms left before it must stop writing");
     }
@@ -120,7 +126,8 @@ fn describe_peer(peer: &PeerBody) -> String {
     let leads = peer.leads.map(|term| format!(", leads under term {term}")).unwrap_or_default();
     let hears = if peer.hears_leader { ", hears the leader" } else { "" };
     let at = peer.lsn.map(|lsn| format!(" at {lsn}")).unwrap_or_default();
-    format!("{heard}: PostgreSQL {}{at}{leads}{hears}", peer.postgres)
+    let ill = peer.ailment.map(|ailment| format!(", {ailment}")).unwrap_or_default();
+    format!("{heard}: PostgreSQL {}{at}{leads}{hears}{ill}", peer.postgres)
 }
 
 fn describe_decision(decision: &DecisionBody) -> String {

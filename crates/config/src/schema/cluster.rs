@@ -67,6 +67,18 @@ pub(super) const KEYS: &[Key] = &[
         "off",
         "Without the store, the leader goes on while all members agree.",
     ),
+    dynamic(
+        "disk_timeout",
+        Span(0),
+        "10",
+        "Who can't write to its disk for this long doesn't lead. 0: disks are not looked at. pgherd's own.",
+    ),
+    dynamic(
+        "disk_min_free",
+        Bytes,
+        "33554432",
+        "Who has less room on its disk hands over, and leads only when nobody else can. pgherd's own.",
+    ),
     dynamic("check_timeline", Switch, "off", "Who is on an older timeline doesn't lead."),
     dynamic("pause", Switch, "off", "Nothing is promoted, demoted, started or stopped."),
     dynamic(

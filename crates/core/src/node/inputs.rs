@@ -19,6 +19,7 @@ impl Node {
                 peer.heard += gap;
             }
             self.stream_lost = self.stream_lost.map(|at| at + gap);
+            self.health.stood_still(gap);
         }
         self.now = self.now.max(now);
     }
@@ -89,6 +90,7 @@ impl Node {
             self.wal_advanced = None;
             self.stream_lost = None;
         }
+        self.health.on_facts(&facts, self.now);
         self.busy_since = match &facts.state {
             PgState::NotAccepting(_) => self.busy_since.or(Some(self.now)),
             PgState::Absent
@@ -122,6 +124,7 @@ impl Node {
     pub(super) fn on_op_done(&mut self, id: OpId, result: &PgOpResult) {
         if self.kill == Some(id) {
             self.kill = None;
+            self.health.killed = None;
             self.facts_from = self.now;
             let dead = *result == PgOpResult::Done;
             self.maybe_alive = !dead;

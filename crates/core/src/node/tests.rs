@@ -366,6 +366,7 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
             ..view()
         };
         let sign = PeerMessage::Beat(PeerBeat {
+            ailment: None,
             incarnation: Incarnation(3),
             leads: Some(Term(40)),
             pg: PeerPg::Primary,

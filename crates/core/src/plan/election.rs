@@ -91,7 +91,7 @@ impl Node {
             return Reason::PromotionRefused;
         }
         if self.was_last_leader() {
-            return self.plan_return();
+            return self.mortally_ill().unwrap_or_else(|| self.plan_return());
         }
         if let Some(reason) = self.wait_for_others() {
             self.open_since = None;
@@ -111,7 +111,8 @@ impl Node {
     /// An election needs a PostgreSQL that can say how far it got.
     fn become_ready(&mut self) -> Option<Reason> {
         if self.op.is_some() || self.kill.is_some() {
-            return Some(Reason::Busy);
+            let ill = self.mortally_ill().filter(|_| self.kill.is_some());
+            return Some(ill.unwrap_or(Reason::Busy));
         }
         match &self.pg {
             Pg::Unknown | Pg::Empty => Some(Reason::WaitingForFacts),
@@ -307,7 +308,9 @@ impl Node {
         {
             return Some(Reason::TooFarBehind);
         }
-        self.ahead_of_me(position).or_else(|| self.heed_patroni(position))
+        self.too_ill_to_lead()
+            .or_else(|| self.ahead_of_me(position))
+            .or_else(|| self.heed_patroni(position))
     }
 
     /// A peer that could lead, is further ahead or comes first among equals, and still has time.

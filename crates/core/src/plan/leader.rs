@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::cluster::{Accession, HistoryLine, Purpose, ReignEnd};
+use crate::disk::Ailment;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
@@ -27,6 +28,9 @@ impl Node {
             self.take_key_back();
         }
         self.withdraw_claim_against_me();
+        if let Some(reason) = self.plan_mortal() {
+            return (Situation::Leader, reason);
+        }
         if self.reign.as_ref().is_some_and(|r| r.handover.is_some()) {
             return (Situation::Switchover, self.continue_handover());
         }
@@ -34,7 +38,10 @@ impl Node {
             return (Situation::Leader, reason);
         }
         if self.kill.is_some() {
-            return (Situation::Leader, Reason::Busy);
+            return (Situation::Leader, self.while_killed());
+        }
+        if let Some(reason) = self.plan_full() {
+            return (Situation::Leader, reason);
         }
         let state = match &self.pg {
             Pg::Exited => {
@@ -97,7 +104,7 @@ impl Node {
             Some(ReignEnd::Died | ReignEnd::Stopped { .. }) | None if self.promotion_refused() => {
                 Reason::PromotionRefused
             }
-            Some(ReignEnd::Died | ReignEnd::Stopped { .. }) | None => Reason::ReleasedAfterDeath,
+            Some(ReignEnd::Died | ReignEnd::Stopped { .. }) | None => self.released_dead(),
         }
     }
 
@@ -208,10 +215,11 @@ impl Node {
             return Reason::StartingInPlace;
         }
         let failed = self.reign.as_ref().is_some_and(|r| r.start_failures >= 2);
-        let at_once = self.policy().primary_start_timeout == Duration::ZERO;
+        let at_once = self.policy().primary_start_timeout == Duration::ZERO
+            || self.ailment().is_some_and(Ailment::unfits);
         if failed || self.somebody_can_follow() || (at_once && self.somebody_could_lead()) {
             self.release(ReignEnd::Died);
-            return if failed { Reason::StartFailed } else { Reason::ReleasedAfterDeath };
+            return if failed { Reason::StartFailed } else { self.released_dead() };
         }
         if self.reign.as_ref().is_some_and(|r| r.was_primary) {
             return self.begin_anew();
@@ -231,6 +239,10 @@ impl Node {
 
     /// In synchronous modes: enough voters live to elect one of them.
     pub(crate) fn somebody_can_follow(&self) -> bool {
+        self.somebody_can_follow_if(|_| true)
+    }
+
+    fn somebody_can_follow_if(&self, counts: impl Fn(&NodeName) -> bool) -> bool {
         let Some(sync) = self.view.sync.as_ref().map(|s| &s.value) else { return false };
         if !self.policy().synchronous() || !sync.names_voters() {
             return false;
@@ -238,6 +250,7 @@ impl Node {
         let living = sync
             .voters
             .keys()
+            .filter(|name| counts(name))
             .filter(|name| {
                 self.patroni_electable(name)
                     || self.heard(name, Duration::millis(500)).is_some_and(|p| {
@@ -250,13 +263,18 @@ impl Node {
 
     /// A replica that streamed from here a moment ago and may lead: in synchronous modes a voter, else
     /// one that doesn't lag too far.
-    fn somebody_could_lead(&self) -> bool {
+    pub(crate) fn somebody_could_lead(&self) -> bool {
+        self.somebody_could_lead_if(|_| true)
+    }
+
+    /// The same, of those that `counts` says.
+    pub(crate) fn somebody_could_lead_if(&self, counts: impl Fn(&NodeName) -> bool) -> bool {
         if self.policy().synchronous() {
-            return self.somebody_can_follow();
+            return self.somebody_can_follow_if(counts);
         }
         let end = self.last_known_lsn();
         let most = self.policy().maximum_lag_on_failover;
-        self.view.members.keys().any(|name| {
+        self.view.members.keys().filter(|name| counts(name)).any(|name| {
             self.patroni_electable(name)
                 || self.heard(name, Duration::millis(500)).is_some_and(|peer| {
                     let beat = &peer.beat;
@@ -327,7 +345,7 @@ impl Node {
         let reason = match (serving, self.failsafe_active()) {
             (false, _) => Reason::WaitingForVoters,
             (true, true) => Reason::Failsafe,
-            (true, false) => Reason::Leading,
+            (true, false) => self.leads_ailing().unwrap_or(Reason::Leading),
         };
         (Situation::Leader, reason)
     }

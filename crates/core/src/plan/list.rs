@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::cluster::{Key, MemberRole, MemberState, Purpose, SyncState, Value};
+use crate::disk::Ailment;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
@@ -172,7 +173,8 @@ impl Node {
     }
 
     fn may_lead(&self, node: &NodeName) -> bool {
-        self.view.members.get(node).is_some_and(|m| !m.value.tags.nofailover())
+        !self.peer_ailment(node).is_some_and(Ailment::unfits)
+            && self.view.members.get(node).is_some_and(|m| !m.value.tags.nofailover())
     }
 
     fn sync_priority(&self, node: &NodeName) -> u32 {
@@ -204,7 +206,8 @@ impl Node {
     }
 
     fn admissible(&self, node: &NodeName) -> bool {
-        if *node == self.config.name || self.sync_priority(node) == 0 {
+        let ill = self.peer_ailment(node).is_some_and(Ailment::is_mortal);
+        if *node == self.config.name || self.sync_priority(node) == 0 || ill {
             return false;
         }
         self.peer_instance(node).is_some() || self.patroni_follows(node)

@@ -1,6 +1,7 @@
 //! From what is known to what is done: one situation, one plan, one reason.
 //! Each situation has its own file; this one tells them apart and does what all have in common.
 
+mod ailing;
 mod bootstrap;
 mod election;
 mod hold;
@@ -14,7 +15,10 @@ mod shutdown;
 mod switchover;
 mod voter;
 
+pub(crate) use ailing::Health;
+
 use crate::cluster::{Accession, Initialize, MemberRecord, MemberRole, MemberState, Purpose};
+use crate::disk::Ailment;
 use crate::input::Action;
 use crate::mutant::Mutant;
 use crate::node::{Node, PEER_BEAT};
@@ -99,6 +103,9 @@ impl Node {
 
     /// PostgreSQL is primary here, or may become so by itself.
     fn may_write(&self) -> bool {
+        if self.health.killed.is_some() {
+            return false;
+        }
         if let Some(running) = &self.op {
             match running.op {
                 PgOp::StartPrimary { .. } | PgOp::Promote { .. } => return true,
@@ -186,7 +193,8 @@ impl Node {
     /// PostgreSQL is primary without a reign: an agent that restarted takes its own term up again;
     /// anything else is fenced. Until the view tells, the guard's old deadline stands.
     fn plan_stray_primary(&mut self) -> Option<(Situation, Reason)> {
-        if self.primary().is_none() && !self.unresponsive_primary() {
+        let killed = self.health.killed.is_some();
+        if killed || self.primary().is_none() && !self.unresponsive_primary() {
             return None;
         }
         if self.kill.is_some() {
@@ -324,6 +332,9 @@ impl Node {
             )
             | None => {}
         }
+        if self.health.killed.is_some() {
+            return MemberState::Crashed;
+        }
         match (&self.pg, self.pg_facts().map(|f| &f.state)) {
             (Pg::Exited | Pg::Empty, _) if self.stopping_or_stopped() => MemberState::Stopped,
             // Nothing is known to have run here: not in this agent's life, nor by its key.
@@ -369,6 +380,7 @@ impl Node {
 
     fn peer_beat(&self) -> PeerBeat {
         let pg = match (&self.pg, self.pg_facts().map(|f| &f.state)) {
+            _ if self.health.killed.is_some() => PeerPg::Down,
             (Pg::Exited | Pg::Empty, _) | (_, Some(PgState::Stopped(_))) => PeerPg::Down,
             (Pg::Unknown, _) => self.told.as_ref().map_or(PeerPg::Busy, |told| told.pg),
             (_, Some(PgState::Absent | PgState::Broken(_))) => PeerPg::Absent,
@@ -380,6 +392,7 @@ impl Node {
                 PgRole::Replica(r) => PeerPg::Replica { streaming: r.streaming },
             },
         };
+        let ailment = self.ailment();
         let believes = self.belief_until().is_some_and(|end| self.now < end);
         PeerBeat {
             incarnation: self.incarnation,
@@ -392,7 +405,9 @@ impl Node {
             electable: !self.config.tags.nofailover()
                 && self.shutdown.is_none()
                 && !self.policy().pause
-                && !self.promotion_refused(),
+                && !self.promotion_refused()
+                && !ailment.is_some_and(Ailment::unfits),
+            ailment,
             waits_for: self.primary().map(|p| p.names.names.clone()).unwrap_or_default(),
         }
     }

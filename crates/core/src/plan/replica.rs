@@ -47,7 +47,8 @@ impl Node {
             self.kill_now();
         }
         if self.op.is_some() || self.kill.is_some() {
-            return self.busy_with();
+            let ill = self.mortally_ill().filter(|_| self.kill.is_some());
+            return ill.unwrap_or_else(|| self.busy_with());
         }
         let Some(leader) = self.other_leader().cloned() else { return self.return_soon() };
         let state = match &self.pg {

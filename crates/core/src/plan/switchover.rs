@@ -3,6 +3,7 @@
 
 use crate::cluster::Compare;
 use crate::cluster::{FailoverRequest, Key, Op, Purpose, ReignEnd, Value};
+use crate::disk::Ailment;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
@@ -84,8 +85,12 @@ impl Node {
     }
 
     pub(crate) fn best_candidate(&self) -> Option<NodeName> {
+        self.best_candidate_if(|_| true)
+    }
+
+    pub(crate) fn best_candidate_if(&self, counts: impl Fn(&NodeName) -> bool) -> Option<NodeName> {
         let primary = self.primary()?;
-        let fit = primary.senders.iter().filter(|s| self.fit(&s.node));
+        let fit = primary.senders.iter().filter(|s| self.fit(&s.node) && counts(&s.node));
         let near = |s: &SenderFacts| {
             s.flushed.lag_behind(primary.flushed) <= self.policy().maximum_lag_on_failover
         };
@@ -111,7 +116,9 @@ impl Node {
         let Some(control) = self.stopped() else { return self.handover_stuck(to, since) };
         if control.state != ControlState::ShutDown {
             // It had to be killed: no shutdown checkpoint says where its WAL ends. Enough voters know.
-            if self.policy().primary_stop_timeout.is_some() && self.somebody_can_follow() {
+            let ill = self.ailment().is_some_and(Ailment::unfits);
+            let enough = ill && self.somebody_could_lead() || self.somebody_can_follow();
+            if (ill || self.policy().primary_stop_timeout.is_some()) && enough {
                 if let Some(reign) = &mut self.reign {
                     reign.handover = None;
                 }

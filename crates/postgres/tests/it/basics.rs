@@ -10,7 +10,7 @@ use pgherd_core::{Lsn, NodeName, Term, Time, Timeline};
 use pgherd_guard::{NEVER, boottime_micros};
 use pgherd_postgres::{Found, PgError, Server, discover, read_control};
 
-use crate::node::{Herd, PASSWORD, SMALL, list};
+use crate::node::{Herd, PASSWORD, SMALL, SMALL_IS_MINE, list};
 use crate::trial;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
@@ -280,6 +280,7 @@ async fn full_disk() {
     let Some(small) = std::env::var_os(SMALL) else {
         return eprintln!("    skipped: no small file system (not started by root)");
     };
+    let _mine = SMALL_IS_MINE.lock().await;
     let herd = Herd::new();
     let node = herd.open(herd.settings_in("n1", small.as_ref())).await;
     let filler = std::path::Path::new(&small).join("filler");

@@ -4,6 +4,7 @@
 
 mod basics;
 mod configuration;
+mod disk;
 mod killing;
 mod lifecycle;
 mod node;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     basics::add(&mut trials);
     configuration::add(&mut trials);
+    disk::add(&mut trials);
     replication::add(&mut trials);
     slots::add(&mut trials);
     killing::add(&mut trials);

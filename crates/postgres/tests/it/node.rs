@@ -269,6 +269,9 @@ fn free_port() -> u16 {
 /// The environment variable that names a small file system, where there is one.
 pub(crate) const SMALL: &str = "PGHERD_TEST_SMALL_FS";
 
+/// Whoever fills it has it alone.
+pub(crate) static SMALL_IS_MINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A tmpfs of 150 MB, which only root can make.
 pub(crate) struct SmallFileSystem(pub(crate) PathBuf);
 

@@ -4,6 +4,7 @@
 use pgherd_core::{Duration, Input, NodeName, Policy, SynchronousMode, Tags};
 
 use crate::clock::Micros;
+use crate::disk::Disk;
 use crate::event::{Event, Ix};
 use crate::faults::Family;
 use crate::net::Lane;
@@ -17,6 +18,7 @@ tag nX TAG[=VALUE]
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
 crash NODES | boot NODES | freeze NODES [agent] | thaw NODES | hang NODES | starve NODES | unhang NODES
+stall NODES | fill NODES | readonly NODES | mend NODES
 remove data NODES | reinit NODES | restart NODES | slow NODES | refuse NODES | allow NODES
 partition NODES | store | store down|up|election | heal
 switchover [to NODE] | failover to NODE | pause | resume
@@ -91,9 +93,8 @@ impl Stage {
             }
             "write" => self.write(rest.first().copied().unwrap_or("500")),
             "kill" | "start" | "stop" | "crash" | "boot" | "freeze" | "thaw" | "hang"
-            | "starve" | "unhang" | "refuse" | "allow" | "reinit" | "restart" | "slow" => {
-                self.each(verb, rest)
-            }
+            | "starve" | "unhang" | "stall" | "fill" | "readonly" | "mend" | "refuse" | "allow"
+            | "reinit" | "restart" | "slow" => self.each(verb, rest),
             "tag" => {
                 let [node, tag] = rest else { return Err("tag wants a node and a tag".to_owned()) };
                 let node = one_node(node)?;
@@ -207,6 +208,13 @@ impl Stage {
                 ("hang", _) => world.nodes[node].pg.hang = Hang::All,
                 ("starve", _) => world.nodes[node].pg.hang = Hang::Starved,
                 ("unhang", _) => world.nodes[node].pg.hang = Hang::No,
+                ("stall", _) => {
+                    let since = world.now();
+                    world.disk_breaks(node, Disk::Stalled { since });
+                }
+                ("fill", _) => world.disk_breaks(node, Disk::Full),
+                ("readonly", _) => world.disk_breaks(node, Disk::ReadOnly),
+                ("mend", _) => world.disk_breaks(node, Disk::Well),
                 ("refuse" | "allow", _) => world.nodes[node].refuses = verb == "refuse",
                 ("remove", _) => world.remove_data(node),
                 ("reinit", _) => world.reinitialize(node),

@@ -101,6 +101,7 @@ fn replica() -> PgState {
 fn shown() -> Shown {
     let senders = r#"[{"usename":"replicator","application_name":"pg-1","client_addr":"127.0.0.1","state":"streaming","sync_state":"quorum","sync_priority":1}]"#;
     Shown {
+        room_for_clients: None,
         started: Some(1_795_370_773_598_054),
         replayed: Some(1_795_370_780_000_001),
         replay_paused: true,
@@ -134,6 +135,8 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         serving: leads,
         failsafe: false,
         peers: Vec::new(),
+        ailment: None,
+        disks: pgherd_core::disk::DiskFacts::default(),
         operation: None,
         last_failure: None,
         restarting: false,

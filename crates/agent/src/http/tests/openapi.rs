@@ -104,6 +104,7 @@ fn full_status() -> PatroniStatus {
         tags: Map::from_iter([("a".to_owned(), json!(1))]),
         database_system_identifier: Some(String::new()),
         patroni: Identity::default(),
+        ailment: Some(pgherd_core::disk::Ailment::DiskFull),
         term: Some(pgherd_core::Term(1)),
         state: String::new(),
         role: String::new(),
