@@ -426,7 +426,7 @@ fn cannot_connect_now(error: &PgError) -> bool {
 }
 
 /// 53300: alive, and full.
-fn too_many_connections(error: &PgError) -> bool {
+pub(crate) fn too_many_connections(error: &PgError) -> bool {
     sqlstate(error) == Some("53300")
 }
 

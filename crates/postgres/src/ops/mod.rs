@@ -23,7 +23,7 @@ use pgherd_core::postgres::{PgFailureKind, PgOp, SyncNames};
 use rustix::process::Signal;
 
 use crate::conf::{Role, Shape, list_text};
-use crate::facts::blocking;
+use crate::facts::{blocking, too_many_connections};
 use crate::files::Changed;
 use crate::life::Life;
 use crate::server::Core;
@@ -64,8 +64,18 @@ impl Core {
         life.ok_or_else(|| PgError::failed(PgFailureKind::ToolFailed, "PostgreSQL isn't running"))
     }
 
+    /// Where clients have taken all the others, the few reserved slots are the agent's: what it looks
+    /// with has left its slot in a moment.
     async fn sql(&self) -> Result<Sql, PgError> {
-        Sql::local(&self.settings, QUICK).await
+        let begin = Instant::now();
+        loop {
+            match Sql::local(&self.settings, QUICK).await {
+                Err(error) if too_many_connections(&error) && begin.elapsed() < QUICK => {
+                    tokio::time::sleep(POLL).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     fn address(&self, node: &NodeName) -> Result<Address, PgError> {
