@@ -1,5 +1,5 @@
 //! Half-dead servers: a `pg_wal` on a disk of its own that fills, and clients who take every slot.
-//! What the core makes of it is told by `scenarios/60` to `65`, frozen disks by the lab.
+//! What the core makes of it is told by `scenarios/80` to `85`, frozen disks by the lab.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What counts as ill, and what only looks like it. Whole stories are in `scenarios/60` to `65`.
+//! What counts as ill, and what only looks like it. Whole stories are in `scenarios/80` to `85`.
 
 use super::*;
 use crate::input::Input;
