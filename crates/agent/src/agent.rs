@@ -10,7 +10,7 @@ use pgherd_api::{Cluster, Keys, MemberSelf, PendingChange};
 use pgherd_config::{Problem, Settings};
 use pgherd_core::disk::DiskFacts;
 use pgherd_core::peer::PeerMessage;
-use pgherd_core::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
+use pgherd_core::postgres::{PgOp, PgOpResult};
 use pgherd_core::{
     Action, Incarnation, Input, Node, NodeName, OpId, Reason, RequestId, StoreOutcome, Time,
 };
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::board::{Board, Journal, PeerSeen, StoreSeen};
-use crate::callbacks::{Callbacks, Context, Role, Teller};
+use crate::callbacks::{Callbacks, Teller};
 use crate::configuration::{Leads, Wishes};
 use crate::copy::DynamicCopy;
 use crate::disk::Disk;
@@ -308,52 +308,6 @@ impl Agent {
                 // Whoever asked may have gone; the plan stands.
                 let _ = reply.send(fits);
             }
-        }
-    }
-
-    /// Scripts hear what an operation has done; nothing waits for them.
-    fn tell_of(&mut self, op: &PgOp, result: &PgOpResult) {
-        self.killing &= *op != PgOp::Kill;
-        let context = if self.leaving {
-            Context::Leaving
-        } else if self.node.is_restarting() {
-            Context::Restarting
-        } else {
-            Context::Ordinary
-        };
-        if let Some((call, role)) = self.teller.done(op, result, context) {
-            self.callbacks.call(call, role);
-        }
-    }
-
-    /// PostgreSQL may run when the agent begins.
-    fn tell_of_found(&mut self, facts: &PgFacts) {
-        let PgState::Running(running) = &facts.state else { return };
-        if self.operation.is_some() || self.killing {
-            return;
-        }
-        let role = match running.role {
-            PgRole::Primary(_) => Role::Primary,
-            PgRole::Replica(_) => Role::Replica,
-        };
-        if let Some((call, role)) = self.teller.found(role) {
-            self.callbacks.call(call, role);
-        }
-    }
-
-    /// A PostgreSQL that takes no more clients lives; people want to know all the same.
-    fn tell_of_room(&mut self, room: Option<u32>) {
-        let crowded = room == Some(0);
-        if std::mem::replace(&mut self.crowded, crowded) == crowded {
-            return;
-        }
-        if crowded {
-            tracing::warn!(
-                "all connection slots for clients are taken: they are refused until some leave; see \
-                 max_connections"
-            );
-        } else {
-            tracing::info!(room, "PostgreSQL takes clients again");
         }
     }
 

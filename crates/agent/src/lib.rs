@@ -37,6 +37,7 @@ mod schedule;
 mod slots;
 mod start;
 mod store;
+mod tell;
 
 use std::future::Future;
 use std::io;
