@@ -12,9 +12,10 @@ use pgherd_core::disk::DiskFacts;
 use pgherd_core::peer::PeerMessage;
 use pgherd_core::postgres::{PgOp, PgOpResult};
 use pgherd_core::{
-    Action, Incarnation, Input, Node, NodeName, OpId, Reason, RequestId, StoreOutcome, Time,
+    Action, Incarnation, Input, Instance, Node, NodeName, OpId, Reason, RequestId, StoreOutcome,
+    Time,
 };
-use pgherd_postgres::{Pending, SlotSeen};
+use pgherd_postgres::Pending;
 use pgherd_store::{Snapshot, WatchEvent, Watcher};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -67,6 +68,8 @@ pub(crate) struct Agent {
     pub(crate) postgres: PostgresLane,
     pub(crate) wishes: Wishes,
     pub(crate) slots: Slots,
+    /// Members that stream from this node though it doesn't lead, as they said last.
+    pub(crate) cascading: Vec<(NodeName, Instance)>,
     pub(crate) peers: Peers,
     pub(crate) patroni: PatroniLane,
     /// A Patroni leader that waits for this node's promise.
@@ -286,7 +289,10 @@ impl Agent {
                 self.postgres.look_now();
             }
             Event::HoldFor { leader, reply } => self.hold_for(leader, reply),
-            Event::Peer { from, message } => self.feed(Input::Peer { from, message }),
+            Event::Peer { from, message } => {
+                self.feed(Input::Peer { from, message });
+                self.notice_cascading();
+            }
             Event::PeerLost(lost) => self.feed(Input::PeerLost(lost)),
             Event::Reinitialize { force } => {
                 tracing::info!(force, "an operator asks for a new copy of the leader's data");
@@ -466,25 +472,6 @@ impl Agent {
         }
     }
 
-    /// Slots follow the members, and the node's part in the cluster.
-    fn wish_slots(&mut self) {
-        let Some(cluster) = &self.cluster else { return };
-        let leads = if self.node.leads().is_some() { Leads::Yes } else { Leads::No };
-        if let Some(wishes) = self.slots.wishes(cluster, &self.name, leads, clock::now()) {
-            self.postgres.want_slots(wishes);
-        }
-    }
-
-    /// The leader says where its slots stand; whoever leads next goes on with what was said.
-    fn on_slots(&mut self, seen: &[SlotSeen]) {
-        let Some(cluster) = &self.cluster else { return };
-        if self.node.leads().is_some() {
-            self.store.say_slots(self.slots.status(cluster, &self.name, seen));
-        }
-        // Who is gone for long enough is nobody's news: the time itself is.
-        self.wish_slots();
-    }
-
     fn on_pending(&mut self, pending: Pending) {
         let shown = pending.into_iter().map(|(name, change)| {
             let old_value = change.old.unwrap_or_default();
@@ -578,3 +565,5 @@ impl Agent {
         tracing::info!(node = %name, "stopped");
     }
 }
+
+mod slots;

@@ -211,7 +211,7 @@ impl Role {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
-    use pgherd_core::postgres::SyncNames;
+    use pgherd_core::postgres::{SyncNames, Upstream};
 
     use super::*;
 
@@ -219,12 +219,12 @@ mod tests {
         ops.iter().filter_map(|op| teller.done(op, &PgOpResult::Done, context)).collect()
     }
 
-    fn node() -> pgherd_core::NodeName {
-        "n1".parse().unwrap()
+    fn leader() -> Upstream {
+        Upstream::Leader("n1".parse().unwrap())
     }
 
     fn start_replica() -> PgOp {
-        PgOp::StartReplica { upstream: Some(node()) }
+        PgOp::StartReplica { upstream: Some(leader()) }
     }
 
     fn start_primary() -> PgOp {
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(calls, [(Call::RoleChange, Role::Primary)]);
         let mut bystander = Teller::default();
         tell(&mut bystander, &[start_replica()], Context::Ordinary);
-        let ops = [PgOp::Follow { upstream: None }, PgOp::Follow { upstream: Some(node()) }];
+        let ops = [PgOp::Follow { upstream: None }, PgOp::Follow { upstream: Some(leader()) }];
         assert_eq!(tell(&mut bystander, &ops, Context::Ordinary), [(Call::Reload, Role::Replica)]);
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_api::{Cluster, MemberInfo, StatusSlots};
 use pgherd_config::dynamic::{boolean, duration};
-use pgherd_core::{Duration, NodeName, Time};
+use pgherd_core::{Duration, Instance, NodeName, Time};
 use pgherd_postgres::{Dropping, LogicalSlot, SlotPattern, SlotSeen, SlotWishes};
 use serde_json::{Map, Value};
 
@@ -43,6 +43,7 @@ impl Slots {
         cluster: &Cluster,
         me: &NodeName,
         leads: Leads,
+        cascading: &[(NodeName, Instance)],
         now: Time,
     ) -> Option<SlotWishes> {
         let rules = Rules::read(&cluster.config()?.json);
@@ -63,9 +64,10 @@ impl Slots {
         let child = |info: &MemberInfo| replicates_from(info) == Some(me.as_str());
         let kept = rules.ttl > Duration(0);
         for (name, info) in others {
-            // Who doesn't stream needs no slot but the leader's, where it may come to stream again.
-            let streams = !info.tagged("nostream");
-            let candidate = leads == Leads::Yes || (kept && !nofailover && streams);
+            if info.tagged("nostream") {
+                continue;
+            }
+            let candidate = leads == Leads::Yes || (kept && !nofailover);
             if candidate || child(info) {
                 wishes.physical.insert(name.slot_name());
             }
@@ -96,6 +98,8 @@ impl Slots {
             }
         }
         wishes.physical.remove(&own);
+        let through = |(name, life): &(NodeName, Instance)| (name.cascade_slot(*life), *life);
+        wishes.cascading = cascading.iter().map(through).collect();
         Some(wishes)
     }
 
@@ -111,7 +115,14 @@ impl Slots {
             let kept = cluster.status_slots().retain.iter();
             self.seen.extend(kept.map(|name| (name.clone(), now)));
         }
-        self.seen.extend(cluster.members().keys().map(|name| (name.slot_name(), now)));
+        for (name, info) in cluster.members() {
+            if info.tagged("nostream") {
+                // What it was kept when it streamed holds WAL for nobody.
+                self.seen.remove(&name.slot_name());
+            } else {
+                self.seen.insert(name.slot_name(), now);
+            }
+        }
         self.seen
             .retain(|name, at| now.since(*at) < rules.ttl && !rules.permanent.contains_key(name));
     }
@@ -250,10 +261,14 @@ mod tests {
         let cluster = cluster(&json!({"ttl": 30}), &status, &members);
         let of = |name: &str, leads| {
             let me = NodeName::new(name).unwrap();
-            Slots::default().wishes(&cluster, &me, leads, START).unwrap()
+            Slots::default().wishes(&cluster, &me, leads, &[], START).unwrap()
         };
         let leader = of("n-1", Leads::Yes);
-        assert_eq!(leader.physical, names(&["n_2", "n_3", "n_4", "n_5"]));
+        assert_eq!(
+            leader.physical,
+            names(&["n_2", "n_3", "n_5"]),
+            "none for who reads the archive"
+        );
         assert_eq!(leader.advance, BTreeMap::from([("n_3".to_owned(), Lsn(7))]));
         assert_eq!(of("n-2", Leads::No).physical, names(&["n_3"]), "its own follower only");
         let replica = of("n-3", Leads::No);
@@ -270,7 +285,7 @@ mod tests {
         let mut slots = Slots::default();
         let mut at = |cluster: &Cluster, minutes: u64| {
             let now = START + Duration::secs(60 * minutes);
-            let wishes = slots.wishes(cluster, &me, Leads::Yes, now).unwrap();
+            let wishes = slots.wishes(cluster, &me, Leads::Yes, &[], now).unwrap();
             (wishes.physical, slots.status(cluster, &me, &[]).retain)
         };
         assert_eq!(at(&both, 0), (names(&["b"]), names(&["a", "b"])));
@@ -291,7 +306,10 @@ mod tests {
         });
         let cluster = cluster(&config, &json!({"optime": 1}), &[("a", json!({}))]);
         let me = NodeName::new("a").unwrap();
-        let wishes = Slots::default().wishes(&cluster, &me, Leads::Yes, START).unwrap();
+        let below = [(NodeName::new("n-9").unwrap(), Instance(10))];
+        let wishes = Slots::default().wishes(&cluster, &me, Leads::Yes, &below, START).unwrap();
+        let through = BTreeMap::from([("n_9_000000000000000a".to_owned(), Instance(10))]);
+        assert_eq!(wishes.cascading, through);
         assert_eq!(wishes.physical, names(&["other"]), "never one for itself");
         assert_eq!(wishes.logical.keys().collect::<Vec<_>>(), ["feed"]);
         assert_eq!(wishes.untouched.len(), 1);

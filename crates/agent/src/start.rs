@@ -96,6 +96,7 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         store: StoreLane::new(client.clone(), keys.clone(), encoder(&settings)),
         wishes,
         slots: Slots::default(),
+        cascading: Vec::new(),
         postgres: postgres(server, &found, &settings, addresses, &sender),
         reloader: Reloader::new(settings.clone(), reread, sender.clone())?,
         peers: Peers::new(identity, tls, sender),

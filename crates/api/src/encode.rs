@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_core::cluster::{
-    FailoverRequest, HistoryLine, Initialize, MemberRecord, MemberRole, Status, SyncState, Value,
+    FailoverRequest, HistoryLine, Initialize, MemberRecord, MemberRole, MemberState, Status,
+    SyncState, Value,
 };
 use pgherd_core::{Instance, Lsn, NodeName, Timeline};
 use serde::Serialize;
@@ -126,7 +127,13 @@ impl Encoder {
             xlog_location: record.lsn,
             replay_lsn: record.replayed.filter(|_| replica),
             receive_lsn: record.lsn.filter(|_| replica),
-            replication_state: record.streaming.then_some("streaming"),
+            replication_state: match (record.streaming, record.tags.nostream && replica) {
+                (true, _) => Some("streaming"),
+                (false, true) if record.state == MemberState::Running => {
+                    Some("in archive recovery")
+                }
+                (false, _) => None,
+            },
             timeline: record.timeline,
             scheduled_restart: self.member.scheduled_restart.as_ref(),
             checkpoint_after_promote: record.checkpoint_pending.then_some(false),

@@ -8,6 +8,7 @@ use crate::peer::{PeerBeat, PeerPg, Position};
 use crate::policy::Policy;
 use crate::postgres::{
     ControlFacts, ControlState, PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
+    Upstream,
 };
 use crate::state::{Peer, Pg};
 use crate::{Duration, Instance, NodeName, Term, Time, Timeline};
@@ -133,8 +134,10 @@ impl Node {
         speaks || self.wal_arrives()
     }
 
+    /// From a member that isn't the leader WAL may go on coming when the leader is long dead.
     pub(crate) fn wal_arrives(&self) -> bool {
-        let streaming = self.replica().is_some_and(|r| r.streaming);
+        let from_leader = |r: &ReplicaFacts| matches!(r.upstream, Some(Upstream::Leader(_)));
+        let streaming = self.replica().is_some_and(|r| r.streaming && from_leader(r));
         streaming && self.wal_advanced.is_some_and(|(_, at)| self.now.since(at) <= HEARING)
     }
 
@@ -197,7 +200,7 @@ impl Node {
         let from_leader = self.durable.data_from.is_some()
             && self.durable.data_from == self.last_leader_name().cloned()
             && !self.foreign_term();
-        if from_leader
+        if (from_leader || self.through_member_of(term))
             && beat.timeline == Some(running.timeline)
             && reaches
             && self.durable.wal_term < Some(term)

@@ -10,7 +10,7 @@ use crate::disk::DiskFacts;
 use crate::peer::{PatroniAnswer, PeerLost, PeerMessage};
 use crate::postgres::{PgFacts, PgOp, PgOpResult};
 use crate::reason::Decision;
-use crate::{Duration, LeaseId, NodeName, Revision, Tags, Term, Time};
+use crate::{Duration, Instance, LeaseId, NodeName, Revision, Tags, Term, Time, Timeline};
 
 /// Numbers a request to the store; unique within one life of a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -207,6 +207,9 @@ pub struct Durable {
     /// The node whose WAL of these terms it is.
     #[serde(default)]
     pub data_from: Option<NodeName>,
+    /// The member whose WAL it is instead, when that is not the leader.
+    #[serde(default)]
+    pub data_via: Option<Via>,
     /// Management was paused when last heard of: without the store, PostgreSQL is left alone.
     #[serde(default)]
     pub paused: bool,
@@ -222,6 +225,17 @@ pub struct Durable {
     /// of which no key tells.
     #[serde(default)]
     pub wal_lineage: Vec<Term>,
+}
+
+/// A member that is not the leader, whose WAL a node streams.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Via {
+    /// Which member.
+    pub node: NodeName,
+    /// The life of its data directory: all that came is a beginning of what it has in this life.
+    pub instance: Instance,
+    /// The leader's timeline when it began: WAL of later ones is of later terms.
+    pub timeline: Timeline,
 }
 
 /// A pledge given: this node follows nobody but the candidate until the ballot is decided.

@@ -93,6 +93,10 @@ pub struct Node {
     pub(crate) asked_failover: (Revision, Time),
     /// Since when this node points at the ready leader of that term.
     pub(crate) followed: Option<(Term, Time)>,
+    /// Whether the member that `replicatefrom` names can be streamed from, and since when.
+    pub(crate) member_fit: Option<(bool, Time)>,
+    /// Nothing came from that member: the leader is streamed from until then.
+    pub(crate) member_avoided: Time,
     /// The latest claim, and when it was seen.
     pub(crate) claim_seen: (Revision, Time),
     /// Since when PostgreSQL neither answers nor is down.
@@ -212,6 +216,8 @@ impl Node {
             open_since: None,
             asked_failover: (Revision(0), now),
             followed: None,
+            member_fit: None,
+            member_avoided: Time::default(),
             claim_seen: (Revision(0), now),
             busy_since: None,
             peers: BTreeMap::new(),

@@ -69,6 +69,10 @@ pub struct PeerBeat {
     /// What it is ill of.
     #[serde(default)]
     pub ailment: Option<Ailment>,
+    /// The life of the data directory of the member that it streams from or wants to, when that is
+    /// not the leader.
+    #[serde(default)]
+    pub follows: Option<Instance>,
 }
 
 /// The state of a peer's PostgreSQL, as it says.

@@ -155,11 +155,39 @@ pub struct ReplicaFacts {
     pub replayed: Lsn,
     /// A WAL receiver is connected and streaming.
     pub streaming: bool,
-    /// Whom `primary_conninfo` names; `None` when it is empty.
-    pub upstream: Option<NodeName>,
+    /// Where its WAL comes from, as its configuration says; `None`: from nowhere.
+    pub upstream: Option<Upstream>,
     /// All local WAL has been replayed (nothing is received and replay stands at its end), so that
     /// `received` is the end of what this node has. Only then may it vote (docs/protocol.md, Pledges).
     pub at_end: bool,
+}
+
+/// Where a replica's WAL comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upstream {
+    /// From the leader: a server in recovery is refused.
+    Leader(NodeName),
+    /// From another member, in that life of its data directory and in no other.
+    Member {
+        /// Which member.
+        node: NodeName,
+        /// The life of its data directory.
+        instance: Instance,
+    },
+    /// From the archive alone, by `restore_command`.
+    Archive,
+}
+
+impl Upstream {
+    /// The node, when it is one.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Leader(node) | Self::Member { node, .. } => Some(node),
+            Self::Archive => None,
+        }
+    }
 }
 
 impl SyncNames {
@@ -206,13 +234,13 @@ pub enum PgOp {
     /// Start as replica of `upstream`, or of nobody.
     StartReplica {
         /// Whom to stream from.
-        upstream: Option<NodeName>,
+        upstream: Option<Upstream>,
     },
     /// Point a running replica at another upstream. `None` stops receiving and returns only when
     /// the WAL receiver process is gone (a pledge).
     Follow {
         /// Whom to stream from.
-        upstream: Option<NodeName>,
+        upstream: Option<Upstream>,
     },
     /// End recovery: become primary on a new timeline, with this list in force before any client.
     Promote {

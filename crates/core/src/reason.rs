@@ -98,6 +98,12 @@ pub enum Reason {
     Deposed,
     /// Streaming from the leader.
     Following,
+    /// Streams from that member, which its tag names.
+    FollowingMember(NodeName),
+    /// About to stream from that member, which its tag names.
+    GoingOver(NodeName),
+    /// Tagged `nostream`: its WAL comes from the archive.
+    FromArchive,
     /// The leader's address or term changed; following it.
     FollowNewLeader,
     /// PostgreSQL is down; starting it as a replica.
@@ -254,6 +260,8 @@ impl fmt::Display for Reason {
         #[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` lists every variant")]
         match self {
             Self::WaitingForCandidate(node) => write!(f, "the key was handed to {node}"),
+            Self::GoingOver(node) => write!(f, "going over to {node} (replicatefrom)"),
+            Self::FollowingMember(node) => write!(f, "streaming from {node} (replicatefrom)"),
             Self::AnotherIsAhead(node) => write!(f, "{node} is ahead, or comes first among equals"),
             Self::Pledged(node) => write!(f, "pledged to {node}"),
             Self::PrimaryStillRuns(node) => {
@@ -318,6 +326,7 @@ impl Reason {
             Self::PrimaryWithoutTerm => "PostgreSQL was primary without a term; killed",
             Self::Deposed => "another node took the key; PostgreSQL was killed",
             Self::Following => "streaming from the leader",
+            Self::FromArchive => "restoring WAL from the archive (nostream)",
             Self::FollowNewLeader => "following the new leader",
             Self::StartingReplica => "starting PostgreSQL as a replica",
             Self::Copying => "no data here; copying the leader",
@@ -348,7 +357,7 @@ impl Reason {
             Self::Failsafe => "primary; the store is away, and the members confirm this leader",
             Self::TooFarBehind => "further behind than maximum_lag_on_failover",
             Self::OlderTimeline => "on an older timeline than the last leader (check_timeline)",
-            Self::NotElectable => "tagged nofailover, or failover_priority: 0",
+            Self::NotElectable => "tagged nofailover, failover_priority: 0, or nostream",
             Self::NoPosition => "the end of the local WAL is not known yet",
             Self::TakingOver => "taking over",
             Self::Paused => "management is paused",
@@ -358,6 +367,8 @@ impl Reason {
             | Self::GaveUp(_)
             | Self::LeadsAiling(_)
             | Self::Ailing(_)
+            | Self::FollowingMember(_)
+            | Self::GoingOver(_)
             | Self::AnotherIsAhead(_)
             | Self::Pledged(_)
             | Self::PrimaryStillRuns(_)

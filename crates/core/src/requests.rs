@@ -559,6 +559,7 @@ impl Node {
         self.durable.wal_lineage = Vec::new();
         self.durable.data_terms = vec![term];
         self.durable.data_from = None;
+        self.durable.data_via = None;
         self.durable.term_seen = self.durable.term_seen.max(Some(term));
         self.persist();
     }

@@ -31,10 +31,10 @@ impl Default for Tags {
 }
 
 impl Tags {
-    /// It may never lead.
+    /// It may never lead: it was told so, or what it has of WAL is whatever the archive has.
     #[must_use]
     pub fn nofailover(&self) -> bool {
-        self.failover_priority == 0
+        self.failover_priority == 0 || self.nostream
     }
 
     /// No commit may wait for it: it streams WAL from nobody, or was told so.

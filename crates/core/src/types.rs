@@ -130,6 +130,14 @@ impl NodeName {
     pub fn slot_name(&self) -> String {
         self.0.to_ascii_lowercase().replace(['-', '.'], "_")
     }
+
+    /// The slot through which this node streams from another replica, while that one's data directory
+    /// has that life: in another life there is no such slot (docs/protocol.md, "Cascades"). A slot's
+    /// name has 63 characters at most.
+    #[must_use]
+    pub fn cascade_slot(&self, instance: Instance) -> String {
+        format!("{:.46}_{:016x}", self.slot_name(), instance.0)
+    }
 }
 
 impl fmt::Display for NodeName {

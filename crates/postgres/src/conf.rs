@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use pgherd_core::NodeName;
-use pgherd_core::postgres::SyncNames;
+use pgherd_core::postgres::{SyncNames, Upstream};
+use pgherd_core::{Instance, NodeName};
 
 use crate::settings::{Address, Credentials, Settings};
 use crate::vet::Effective;
@@ -41,8 +41,19 @@ const DEFAULTS: &[(&str, &str)] = &[
 pub(crate) struct Shape {
     /// `synchronous_standby_names`.
     pub(crate) names: SyncNames,
-    /// A standby's, with its upstream if it has one; `None` for a primary.
-    pub(crate) standby: Option<Option<(NodeName, Address)>>,
+    /// A standby's; `None` for a primary.
+    pub(crate) standby: Option<Follows>,
+}
+
+/// Where a standby's WAL comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Follows {
+    /// From nowhere.
+    Nobody,
+    /// From the archive alone.
+    Archive,
+    /// From another server, at that address.
+    Server(Upstream, Address),
 }
 
 /// Which of the two configurations a shape has.
@@ -59,8 +70,23 @@ impl Shape {
 
     /// The value that `primary_conninfo` will have.
     pub(crate) fn conninfo(&self, settings: &Settings) -> String {
-        let upstream = self.standby.iter().flatten().next();
-        upstream.map(|(node, at)| primary_conninfo(settings, node, at)).unwrap_or_default()
+        match &self.standby {
+            Some(Follows::Server(upstream, at)) => primary_conninfo(settings, upstream, at),
+            Some(Follows::Nobody | Follows::Archive) | None => String::new(),
+        }
+    }
+
+    /// The value that `primary_slot_name` will have; empty where the archive takes a server's place,
+    /// which is how that is known again.
+    fn slot(&self, settings: &Settings) -> String {
+        match &self.standby {
+            Some(Follows::Server(Upstream::Member { instance, .. }, _)) => {
+                settings.node.cascade_slot(*instance)
+            }
+            Some(Follows::Archive) => String::new(),
+            Some(Follows::Server(Upstream::Leader(_) | Upstream::Archive, _) | Follows::Nobody)
+            | None => settings.node.slot_name(),
+        }
     }
 }
 
@@ -90,9 +116,9 @@ pub(crate) fn postgresql_conf(settings: &Settings, conf: &Effective, shape: &Sha
     let file = |name: &str| settings.config_dir.join(name).to_string_lossy().into_owned();
     let files = [("hba_file", file("pg_hba.conf")), ("ident_file", file("pg_ident.conf"))];
     lines(&mut text, files.into_iter());
-    if let Some(upstream) = &shape.standby {
+    if let Some(follows) = &shape.standby {
         text.push_str("\n# recovery.conf\n");
-        lines(&mut text, recovery(settings, conf, shape, upstream.is_some()).into_iter());
+        lines(&mut text, recovery(settings, conf, shape, follows).into_iter());
     }
     text
 }
@@ -103,10 +129,10 @@ fn recovery(
     settings: &Settings,
     conf: &Effective,
     shape: &Shape,
-    follows: bool,
+    follows: &Follows,
 ) -> BTreeMap<String, String> {
     let mut all = conf.recovery.clone();
-    if !follows {
+    if *follows == Follows::Nobody {
         all.insert("restore_command".to_owned(), String::new());
     }
     all.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
@@ -114,7 +140,7 @@ fn recovery(
         all.insert(format!("recovery_target{name}"), String::new());
     }
     all.insert("primary_conninfo".to_owned(), shape.conninfo(settings));
-    all.insert("primary_slot_name".to_owned(), settings.node.slot_name());
+    all.insert("primary_slot_name".to_owned(), shape.slot(settings));
     all
 }
 
@@ -144,21 +170,42 @@ pub(crate) fn value_in(text: &str, name: &str) -> Option<String> {
 
 /// The upstream's node name travels as `fallback_application_name`: libpq accepts it, and nothing
 /// uses it, because `application_name` is set.
-fn primary_conninfo(settings: &Settings, upstream: &NodeName, at: &Address) -> String {
+fn primary_conninfo(settings: &Settings, upstream: &Upstream, at: &Address) -> String {
     let node = &settings.node;
+    // Any server is taken for a member: its slot's name says in which life of its directory alone.
+    let (wanted, name) = match upstream {
+        Upstream::Leader(name) => (Wanted::Primary, name.to_string()),
+        Upstream::Member { node, instance } => (Wanted::Any, format!("{node}@{:016x}", instance.0)),
+        Upstream::Archive => return String::new(),
+    };
     format!(
         // The database is for PostgreSQL 17's slot synchronisation; streaming ignores it.
-        "{} dbname=postgres application_name={node} fallback_application_name={upstream}",
-        conninfo(at, &settings.replication, &settings.passfile.to_string_lossy())
+        "{} dbname=postgres application_name={node} fallback_application_name={name}",
+        conninfo_to(at, &settings.replication, &settings.passfile.to_string_lossy(), wanted)
     )
+}
+
+/// Which servers a connection takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    Primary,
+    Any,
 }
 
 /// How every tool and standby reaches the leader. No password: that is in the passfile. A server in
 /// recovery is refused: a former leader that follows another history by now, under the same timeline
 /// number, would be streamed from without a word (docs/protocol.md, "Rejoin").
 pub(crate) fn conninfo(at: &Address, user: &Credentials, passfile: &str) -> String {
+    conninfo_to(at, user, passfile, Wanted::Primary)
+}
+
+fn conninfo_to(at: &Address, user: &Credentials, passfile: &str, wanted: Wanted) -> String {
+    let wanted = match wanted {
+        Wanted::Primary => "read-write",
+        Wanted::Any => "any",
+    };
     let mut text = format!(
-        "host={} port={} user={} passfile={} target_session_attrs=read-write connect_timeout=3 \
+        "host={} port={} user={} passfile={} target_session_attrs={wanted} connect_timeout=3 \
          keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=10000",
         value(&at.host),
         at.port,
@@ -180,10 +227,18 @@ pub(crate) fn value(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// The upstream that a `primary_conninfo` of ours names.
-pub(crate) fn upstream_of(conninfo: &str) -> Option<NodeName> {
+/// The upstream that a `primary_conninfo` and `primary_slot_name` of ours name.
+pub(crate) fn upstream_of(conninfo: &str, slot: &str) -> Option<Upstream> {
+    if conninfo.is_empty() && slot.is_empty() {
+        return Some(Upstream::Archive);
+    }
     let (_, rest) = conninfo.split_once("fallback_application_name=")?;
-    NodeName::new(rest.split_whitespace().next()?).ok()
+    let name = rest.split_whitespace().next()?;
+    let Some((node, instance)) = name.split_once('@') else {
+        return NodeName::new(name).ok().map(Upstream::Leader);
+    };
+    let instance = u64::from_str_radix(instance, 16).ok().map(Instance)?;
+    Some(Upstream::Member { node: NodeName::new(node).ok()?, instance })
 }
 
 /// `pg_hba.conf`: the agent's own line first, then the user's or the default.
@@ -259,6 +314,28 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+    use pgherd_core::postgres::Upstream;
+    use pgherd_core::{Instance, NodeName};
+
+    use super::upstream_of;
+
+    #[test]
+    fn an_upstream_is_known_again() {
+        let node = NodeName::new("n-2").unwrap();
+        let conninfo = |name: &str| format!("host=h fallback_application_name={name}");
+        let leader = Some(Upstream::Leader(node.clone()));
+        assert_eq!(upstream_of(&conninfo("n-2"), "n_1"), leader);
+        let member = Some(Upstream::Member { node: node.clone(), instance: Instance(0xff) });
+        assert_eq!(upstream_of(&conninfo("n-2@00000000000000ff"), "n_1_00"), member);
+        assert_eq!(upstream_of("", "n_1"), None);
+        assert_eq!(upstream_of("", ""), Some(Upstream::Archive));
+        assert_eq!(upstream_of("host=elsewhere", "n_1"), None);
+        let long = NodeName::new(&"x".repeat(63)).unwrap();
+        assert_eq!(long.cascade_slot(Instance(1)).len(), 63);
+        assert_eq!(node.cascade_slot(Instance(255)), "n_2_00000000000000ff");
+    }
+
     #[test]
     fn values_are_quoted_and_auto_conf_is_stripped() {
         assert_eq!(super::quoted(r"a'b\c"), r"'a''b\\c'");

@@ -46,7 +46,7 @@ const QUERY: &str = "SELECT pg_is_in_recovery(), \
     current_setting('restore_command', true) <> '', \
     (SELECT json_agg(json_build_object('usename', usename, 'application_name', application_name, \
          'client_addr', client_addr, 'state', state, 'sync_state', sync_state, \
-         'sync_priority', sync_priority)) FROM pg_stat_replication), pg_conf_load_time()";
+         'sync_priority', sync_priority)) FROM pg_stat_replication), pg_conf_load_time(), current_setting('primary_slot_name')";
 
 /// What only readers want to know of a running server (contract 2.6).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -208,7 +208,8 @@ impl Core {
             };
             let waits = cell(10) == Some("t");
             let at_end = self.is_at_end(receiving.is_none(), waits, replayed);
-            let upstream = cell(7).and_then(conf::upstream_of);
+            let upstream = cell(7)
+                .and_then(|conninfo| conf::upstream_of(conninfo, cell(17).unwrap_or_default()));
             let facts = ReplicaFacts { received, replayed, streaming, upstream, at_end };
             (timeline, PgRole::Replica(facts))
         } else {

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_core::Lsn;
+use pgherd_core::{Instance, Lsn};
 
-use crate::PgError;
 use crate::durable::{read_durable, write_durable};
 use crate::facts::blocking;
 use crate::server::Core;
 use crate::sql::{Row, Sql, literal};
+use crate::{PgError, files};
 
 /// Dropping and moving wait for a process that holds the slot.
 const BOUND: Duration = Duration::from_secs(5);
@@ -30,6 +30,9 @@ const QUERY: &str = "SELECT slot_name, slot_type, active, coalesce(wal_status = 
 pub struct SlotWishes {
     /// Physical slots that must be there.
     pub physical: BTreeSet<String>,
+    /// Physical slots that must be there while the data directory has that life: in another one, who
+    /// streams through them must find nothing.
+    pub cascading: BTreeMap<String, Instance>,
     /// Logical slots that must be there while this server is primary.
     pub logical: BTreeMap<String, LogicalSlot>,
     /// How far slots that nobody uses are moved on.
@@ -142,6 +145,13 @@ impl Core {
     ) -> Result<Vec<SlotSeen>, PgError> {
         let mut kept = self.slots.lock().await;
         let (sql, seen) = self.see_slots(kept.take()).await?;
+        // Read with a connection to the server at hand: in another life that is gone.
+        let core = Arc::clone(self);
+        let instance = blocking(move || files::instance(&core.settings)).await??;
+        let mut wishes = wishes.clone();
+        let alike = wishes.cascading.iter().filter(|(_, life)| **life == instance);
+        wishes.physical.extend(alike.map(|(name, _)| name.clone()));
+        let wishes = &wishes;
         let gone = self.drop_slots(&sql, wishes, &seen).await?;
         let there = |name: &str| seen.iter().any(|slot| slot.name == name && !gone.contains(name));
         for name in wishes.physical.iter().filter(|name| !there(name)) {

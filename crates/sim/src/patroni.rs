@@ -8,7 +8,7 @@ use pgherd_core::cluster::{
     Op, Purpose, Status, SyncState, Txn, Value,
 };
 use pgherd_core::peer::PatroniAnswer;
-use pgherd_core::postgres::{ControlState, PgOp, SyncNames};
+use pgherd_core::postgres::{ControlState, PgOp, SyncNames, Upstream};
 use pgherd_core::quorum::{self, Published, Step};
 use pgherd_core::{Input, LeaseId, Lsn, NodeName, OpId, Revision, Term};
 
@@ -338,7 +338,11 @@ impl World {
                 if !self.branches.can_stream(mine, theirs) {
                     self.patroni_op(node, PgOp::Stop, None);
                 } else if pg.upstream != leader {
-                    self.patroni_op(node, PgOp::Follow { upstream: source }, None);
+                    self.patroni_op(
+                        node,
+                        PgOp::Follow { upstream: source.map(Upstream::Leader) },
+                        None,
+                    );
                 }
             }
             (Run::Down, None, Some(_)) => {
@@ -366,7 +370,11 @@ impl World {
         });
         let Some(leader) = source.clone() else { return };
         if self.branches.can_stream(mine, theirs) && !crashed {
-            self.patroni_op(node, PgOp::StartReplica { upstream: source }, None);
+            self.patroni_op(
+                node,
+                PgOp::StartReplica { upstream: source.map(Upstream::Leader) },
+                None,
+            );
         } else if self.branches.timeline(mine.branch) == self.branches.timeline(theirs.branch) {
             self.patroni_op(node, PgOp::Clone { source }, None);
         } else {

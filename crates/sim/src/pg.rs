@@ -118,6 +118,10 @@ pub(crate) struct Pg {
     pub(crate) killed: bool,
     pub(crate) probed: Micros,
     pub(crate) upstream: Option<Ix>,
+    /// The upstream is a replica, in this life of its directory.
+    pub(crate) via: Option<Instance>,
+    /// WAL comes from an archive: there is none, so none comes.
+    pub(crate) archive: bool,
     pub(crate) receiver: Option<Receiver>,
     pub(crate) received_known: bool,
     pub(crate) replayed: Lsn,
@@ -148,6 +152,8 @@ impl Pg {
             killed: false,
             probed: 0,
             upstream: None,
+            via: None,
+            archive: false,
             receiver: None,
             received_known: false,
             replayed: Lsn::ZERO,

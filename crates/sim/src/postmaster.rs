@@ -3,9 +3,9 @@
 
 use pgherd_core::postgres::{
     ControlFacts, ControlState, PgFacts, PgOp, PgRole, PgState, PrimaryFacts, ReplicaFacts,
-    RunningFacts, SenderFacts, SyncNames,
+    RunningFacts, SenderFacts, SyncNames, Upstream,
 };
-use pgherd_core::{Lsn, NodeName, Term, Timeline};
+use pgherd_core::{Lsn, Term, Timeline};
 
 use crate::event::{Event, Ix};
 use crate::invariants;
@@ -43,7 +43,7 @@ impl World {
         node: Ix,
         primary: bool,
         names: Option<&SyncNames>,
-        upstream: Option<&NodeName>,
+        upstream: Option<&Upstream>,
         term: Option<Term>,
     ) {
         if primary {
@@ -265,6 +265,16 @@ impl World {
         }
     }
 
+    fn upstream_of(&self, node: Ix) -> Option<Upstream> {
+        let pg = &self.nodes[node].pg;
+        let name = pg.upstream.map(|ix| self.names[ix].clone());
+        match (name, pg.via) {
+            (Some(node), Some(instance)) => Some(Upstream::Member { node, instance }),
+            (Some(node), None) => Some(Upstream::Leader(node)),
+            (None, _) => pg.archive.then_some(Upstream::Archive),
+        }
+    }
+
     fn replica_facts(&self, node: Ix, dir: &Dir) -> ReplicaFacts {
         let pg = &self.nodes[node].pg;
         let received = if pg.received_known { dir.wal.end } else { pg.replayed };
@@ -272,7 +282,7 @@ impl World {
             received,
             replayed: pg.replayed,
             streaming: pg.receiver.is_some(),
-            upstream: pg.upstream.map(|u| self.names[u].clone()),
+            upstream: self.upstream_of(node),
             at_end: pg.receiver.is_none() && pg.replayed == dir.wal.end,
         }
     }

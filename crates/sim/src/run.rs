@@ -5,6 +5,7 @@ use pgherd_core::mutant::Mutant;
 use pgherd_core::{Duration, Policy, SynchronousMode, Tags};
 
 use crate::clock::Micros;
+use crate::event::Ix;
 use crate::invariants::Rule;
 use crate::pg::{MAX_NODES, Run};
 use crate::rng::Rng;
@@ -243,7 +244,8 @@ impl World {
         let alone = view.sync.as_ref().is_none_or(|s| !s.value.names_voters());
         let ended = view.leader.is_none();
         let barred = former.is_some_and(|former| self.options.tags[former].nofailover());
-        let few = self.options.tags.iter().any(Tags::nosync) || self.options.policy.check_timeline;
+        let votes_not = |tags: &Tags| tags.nosync() || tags.replicatefrom.is_some();
+        let few = self.options.tags.iter().any(votes_not) || self.options.policy.check_timeline;
         ended && (lost || alone || barred || few || self.nodes.len() == 2)
     }
 
@@ -268,12 +270,13 @@ impl World {
         }
         for ix in (0..self.nodes.len()).filter(|ix| *ix != leader) {
             let pg = &self.nodes[ix].pg;
-            if pg.receiver.is_none_or(|r| r.from != leader) {
+            let from = self.should_stream_from(ix, leader);
+            if pg.receiver.is_none_or(|r| r.from != from) {
                 return Err(format!(
                     "n{} ({:?}) does not stream from n{}",
                     ix + 1,
                     pg.run,
-                    leader + 1
+                    from + 1
                 ));
             }
         }
@@ -283,6 +286,27 @@ impl World {
     /// The longest time between two acknowledgements, up to now.
     pub(crate) fn longest_gap(&self) -> Micros {
         self.ledger.longest_gap.max(self.queue.now - self.ledger.last_ack)
+    }
+
+    /// The leader, or the member that the node's tag names, when all is well.
+    fn should_stream_from(&self, node: Ix, leader: Ix) -> Ix {
+        let named = |ix: Ix| {
+            let name = self.options.tags[ix].replicatefrom.as_ref();
+            name.and_then(|name| self.index(name)).filter(|to| *to < self.nodes.len())
+        };
+        let ours = |ix: &Ix| !self.is_patroni(*ix);
+        let Some(from) = named(node).filter(|from| ours(from) && ours(&node)) else {
+            return leader;
+        };
+        let mut next = Some(from);
+        for _ in 0..self.nodes.len() {
+            let Some(ix) = next.filter(|ix| *ix != leader) else { break };
+            if ix == node {
+                return leader;
+            }
+            next = named(ix);
+        }
+        from
     }
 
     /// How many writes that waited for standbys the present leader lacks.

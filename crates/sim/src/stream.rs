@@ -1,7 +1,8 @@
 //! Replication: who streams from whom, what arrives, and which commits that releases.
 //! Replicas follow timelines by number, as PostgreSQL does; the branches know better.
 
-use pgherd_core::{Lsn, NodeName};
+use pgherd_core::Lsn;
+use pgherd_core::postgres::Upstream;
 
 use crate::clock::Micros;
 use crate::event::{Event, Ix};
@@ -168,13 +169,18 @@ impl World {
         if now < self.nodes[node].pg.replay_at && !self.nodes[node].pg.received_known {
             return; // it first replays what it has
         }
+        let via = self.nodes[node].pg.via;
         let ready = |world: &Self| {
             let upstream = &world.nodes[up];
             upstream.up
                 && !upstream.frozen
                 && upstream.pg.accepts()
-                // target_session_attrs in primary_conninfo: a standby is refused as upstream
-                && upstream.pg.run == Run::Primary
+                && match via {
+                    // target_session_attrs in primary_conninfo: a standby is refused as upstream
+                    None => upstream.pg.run == Run::Primary,
+                    // the slot's name: another life of the directory doesn't have it
+                    Some(life) => upstream.pg.dir.as_ref().is_some_and(|dir| dir.instance == life),
+                }
                 && !upstream.pg.dying
                 && world.net.pg_both(node, up)
                 && upstream.pg.senders[node].is_none()
@@ -209,11 +215,17 @@ impl World {
         self.queue.after(1_000, Event::Poke { node: up, to: node, conn });
     }
 
-    pub(crate) fn set_upstream(&mut self, node: Ix, upstream: Option<&NodeName>) {
-        let up = upstream.and_then(|name| self.index(name));
+    pub(crate) fn set_upstream(&mut self, node: Ix, upstream: Option<&Upstream>) {
+        let up = upstream.and_then(Upstream::node).and_then(|name| self.index(name));
+        let via = match upstream {
+            Some(Upstream::Member { instance, .. }) => Some(*instance),
+            Some(Upstream::Leader(_) | Upstream::Archive) | None => None,
+        };
         let pg = &mut self.nodes[node].pg;
-        let changed = pg.upstream != up;
+        let changed = pg.upstream != up || pg.via != via;
         pg.upstream = up;
+        pg.via = via;
+        pg.archive = upstream == Some(&Upstream::Archive);
         if changed || pg.receiver.is_some_and(|r| Some(r.from) != up) {
             self.drop_receiver(node);
         }

@@ -311,7 +311,7 @@ fn describe_primary(body: &mut PostgresBody, primary: &PrimaryFacts) -> &'static
 
 fn describe_replica(body: &mut PostgresBody, replica: &ReplicaFacts) -> &'static str {
     body.lsn = Some(replica.received);
-    body.upstream.clone_from(&replica.upstream);
+    body.upstream = replica.upstream.as_ref().and_then(|upstream| upstream.node().cloned());
     body.streaming = replica.streaming;
     "replica"
 }

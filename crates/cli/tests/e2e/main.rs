@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
+mod cascade;
 #[path = "../../../store/tests/it/certificates.rs"]
 mod certificates;
 mod configure;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         test("kill_9_of_up_alone", kill_9_of_up_alone),
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
         test("many_machines_on_etcd", many_machines_on_etcd),
+        test("cascades_and_archives", cascade::cascades_and_archives),
         test("the_guide_step_by_step", guide::the_guide_step_by_step),
         test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),
         test("adopts_what_was_started_by_hand", lifecycle::adopts_what_was_started_by_hand),

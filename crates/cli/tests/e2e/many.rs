@@ -233,6 +233,19 @@ impl Site {
         assert!(status.success(), "{name}: {status}\n{}", self.everything());
     }
 
+    /// SIGHUP: the agent reads its file again.
+    pub(crate) fn reload_agent(&self, name: &str) {
+        let agent = self.nodes[self.index(name)].agent.as_ref().expect("it runs");
+        send(agent.id(), Signal::HUP);
+    }
+
+    /// An agent that was killed: its process is waited for.
+    pub(crate) fn reap_agent(&mut self, name: &str) {
+        let index = self.index(name);
+        let mut agent = self.nodes[index].agent.take().expect("it ran");
+        agent.wait().unwrap();
+    }
+
     pub(crate) fn start_router(&mut self) {
         let mut command = Command::new(program());
         command.arg("router").arg(self.router_file());

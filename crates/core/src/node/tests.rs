@@ -15,6 +15,7 @@ use crate::input::{StoreOutcome, StoreRequest};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg, PledgeAnswer, PledgeRefusal};
 use crate::postgres::{
     ControlFacts, ControlState, PgFacts, PgOpResult, PgRole, PgState, ReplicaFacts, RunningFacts,
+    Upstream,
 };
 use crate::{Instance, LeaseId, RequestId, Revision, SystemId, Timeline};
 
@@ -79,7 +80,7 @@ pub(crate) fn replica(at: Time, upstream: Option<&str>, streaming: bool) -> Inpu
         received: Lsn(100),
         replayed: Lsn(100),
         streaming,
-        upstream: upstream.map(name),
+        upstream: upstream.map(|node| Upstream::Leader(name(node))),
         at_end: !streaming,
     });
     let running =
@@ -376,6 +377,7 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
             hears_leader: true,
             electable: true,
             waits_for: Vec::new(),
+            follows: None,
         });
         bench.feed(Input::Peer { from: name("n3"), message: sign });
         bench.feed(Input::View(Arc::new(news)));

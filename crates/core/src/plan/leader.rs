@@ -160,6 +160,7 @@ impl Node {
             self.durable.wal_lineage = before.wal_lineage;
             self.durable.data_terms = before.data_terms;
             self.durable.data_from = before.data_from;
+            self.durable.data_via = before.data_via;
             self.persist();
         }
         self.release(ReignEnd::Died);
@@ -377,7 +378,11 @@ impl Node {
         let have = self.reign.as_ref().and_then(|r| r.slots.as_ref());
         // A member that is away for a while finds its WAL still there.
         let known = self.view.members.keys().chain(have.into_iter().flatten());
-        let nodes: BTreeSet<&NodeName> = known.filter(|n| **n != self.config.name).collect();
+        let streams = |node: &&NodeName| {
+            **node != self.config.name
+                && self.view.members.get(*node).is_none_or(|m| !m.value.tags.nostream)
+        };
+        let nodes: BTreeSet<&NodeName> = known.filter(streams).collect();
         let nodes: Vec<NodeName> = nodes.into_iter().cloned().collect();
         if have != Some(&nodes) && !(nodes.is_empty() && have.is_none()) {
             self.start_op(PgOp::EnsureSlots { nodes });

@@ -207,10 +207,19 @@ impl Node {
 
     fn admissible(&self, node: &NodeName) -> bool {
         let ill = self.peer_ailment(node).is_some_and(Ailment::is_mortal);
-        if *node == self.config.name || self.sync_priority(node) == 0 || ill {
+        if *node == self.config.name || self.sync_priority(node) == 0 || ill || self.cascades(node)
+        {
             return false;
         }
         self.peer_instance(node).is_some() || self.patroni_follows(node)
+    }
+
+    /// It streams from another replica, or goes there in a moment: what it has flushed, this node isn't
+    /// told.
+    pub(crate) fn cascades(&self, node: &NodeName) -> bool {
+        let tags = self.view.members.get(node).map(|m| &m.value.tags);
+        let from = tags.and_then(|tags| self.named_member(node, tags, &self.config.name));
+        from.is_some_and(|from| self.streaming_nodes().contains(&from))
     }
 
     /// A member with a Patroni agent doesn't say which data directory it has: its key vouches.

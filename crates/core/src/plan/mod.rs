@@ -3,6 +3,7 @@
 
 mod ailing;
 mod bootstrap;
+mod cascade;
 mod election;
 mod hold;
 mod leader;
@@ -409,6 +410,7 @@ impl Node {
                 && !ailment.is_some_and(Ailment::unfits),
             ailment,
             waits_for: self.primary().map(|p| p.names.names.clone()).unwrap_or_default(),
+            follows: self.durable.data_via.as_ref().map(|via| via.instance),
         }
     }
 
@@ -478,6 +480,7 @@ impl Node {
             let known = *op != PgOp::Clone { source: None };
             self.durable.data_terms = running.begun_in.filter(|_| known).into_iter().collect();
             self.durable.data_from = None;
+            self.durable.data_via = None;
             self.persist();
         } else {
             self.backoff.repaired = repaired;

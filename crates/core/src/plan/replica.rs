@@ -4,7 +4,7 @@ use crate::cluster::Beat;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
-use crate::postgres::{BrokenData, ControlFacts, ControlState, PgOp, PgState};
+use crate::postgres::{BrokenData, ControlFacts, ControlState, PgOp, PgState, Upstream};
 use crate::reason::Reason;
 use crate::state::Pg;
 use crate::{Duration, Lsn, NodeName, Timeline};
@@ -24,7 +24,7 @@ const MEMBER_KEY: Duration = Duration::secs(30);
 
 /// How this node's WAL stands to the leader's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Lineage {
+pub(super) enum Lineage {
     /// It is a beginning of the leader's.
     Same,
     /// It goes past the branch; pg_rewind knows where.
@@ -140,18 +140,7 @@ impl Node {
             self.durable.wal_lineage = Vec::new();
             self.durable.data_terms.push(term);
             self.durable.data_from = None;
-            self.persist();
-        }
-        self.all_persisted()
-    }
-
-    /// Before this leader's WAL can arrive, it is on disk that it may have.
-    fn expect_wal(&mut self) -> bool {
-        let Some(term) = self.view.current_term() else { return false };
-        let from = self.last_leader_name().cloned();
-        if self.durable.data_terms != [term] || self.durable.data_from != from {
-            self.durable.data_terms = vec![term];
-            self.durable.data_from = from;
+            self.durable.data_via = None;
             self.persist();
         }
         self.all_persisted()
@@ -248,12 +237,13 @@ impl Node {
         } else if Self::primary_data(control) {
             self.former_primary(control, &beat)
         } else {
-            self.lineage(control.timeline, control.min_recovery_end, &beat)
+            self.compared(control.timeline, control.min_recovery_end, &beat)
         };
         match self.believed(lineage) {
             Lineage::Same => {
-                if self.expect_wal() {
-                    self.start_op(PgOp::StartReplica { upstream: Some(leader) });
+                let upstream = self.upstream_for(&leader, None);
+                if self.expect_wal(&upstream) {
+                    self.start_op(PgOp::StartReplica { upstream: Some(upstream) });
                 }
                 Reason::StartingReplica
             }
@@ -273,29 +263,40 @@ impl Node {
         let Some(beat) = self.ready_beat() else {
             return self.wait_for_leader(&leader, replica.upstream.as_ref(), replica.streaming);
         };
-        let settled = replica.streaming && replica.upstream.as_ref() == Some(&leader);
-        if settled && beat.timeline == Some(timeline) {
-            return Reason::Following;
+        let upstream = self.upstream_for(&leader, Some(&replica));
+        let pointed = replica.upstream.as_ref() == Some(&upstream) && self.expects(&upstream);
+        let streams = replica.streaming || upstream == Upstream::Archive;
+        if pointed && streams && beat.timeline == Some(timeline) {
+            return Self::following(&upstream);
+        }
+        if !pointed && self.leave_member(replica.upstream.as_ref()) {
+            return Reason::FollowNewLeader;
         }
         let end = replica.received.max(replica.replayed);
         if self.foreign_term() && self.believed(Lineage::SameNumber) != Lineage::Same {
             return self.copy_anew(leader, Reason::RewindImpossible);
         }
         let waited = self.waits_in_vain(&leader);
-        if self.backoff.repaired && !waited && replica.upstream.as_ref() == Some(&leader) {
+        if self.backoff.repaired && !waited && pointed {
             return Reason::WaitingForLeader;
         }
-        match self.believed(self.lineage(timeline, end, &beat)) {
+        match self.believed(self.compared(timeline, end, &beat)) {
             Lineage::Same => {}
             Lineage::Diverged => return self.rewind(leader),
             Lineage::SameNumber => return self.copy_anew(leader, Reason::RewindImpossible),
             Lineage::Unknown => return Reason::WaitingForLeader,
         }
-        if replica.upstream.as_ref() != Some(&leader) {
-            if self.expect_wal() {
-                self.start_op(PgOp::Follow { upstream: Some(leader) });
+        if !pointed {
+            if self.expect_wal(&upstream) {
+                self.start_op(PgOp::Follow { upstream: Some(upstream.clone()) });
             }
-            return Reason::FollowNewLeader;
+            return match upstream {
+                Upstream::Member { node, .. } => Reason::GoingOver(node),
+                Upstream::Leader(_) | Upstream::Archive => Reason::FollowNewLeader,
+            };
+        }
+        if upstream == Upstream::Archive {
+            return Reason::FromArchive;
         }
         if waited {
             // The leader is ready and the lineage looks right, yet nothing comes: WAL that this
@@ -316,10 +317,11 @@ impl Node {
     fn wait_for_leader(
         &mut self,
         leader: &NodeName,
-        upstream: Option<&NodeName>,
+        upstream: Option<&Upstream>,
         streaming: bool,
     ) -> Reason {
-        if upstream.is_some_and(|node| node != leader) {
+        let another = |now: &Upstream| now.node().is_some_and(|node| node != leader);
+        if upstream.is_some_and(another) {
             self.start_op(PgOp::Follow { upstream: None });
             return Reason::WaitingForLeader;
         }
@@ -331,14 +333,15 @@ impl Node {
         let (Some(beat), Some(replica)) = (self.ready_beat(), self.replica()) else { return false };
         let end = replica.received.max(replica.replayed);
         !self.foreign_term()
-            && self.timeline().is_some_and(|t| self.lineage(t, end, &beat) == Lineage::Same)
+            && self.timeline().is_some_and(|t| self.compared(t, end, &beat) == Lineage::Same)
     }
 
     /// The leader of this term has been ready for long, and this node pointed at it: yet nothing
     /// streams. What was before the leader was ready doesn't count.
     fn waits_in_vain(&mut self, leader: &NodeName) -> bool {
         let Some(term) = self.view.current_term() else { return false };
-        let pointed = self.replica().is_some_and(|r| r.upstream.as_ref() == Some(leader));
+        let from_leader = Some(Upstream::Leader(leader.clone()));
+        let pointed = self.replica().is_some_and(|r| r.upstream == from_leader);
         if !pointed || self.followed.is_none_or(|(known, _)| known != term) {
             self.followed = Some((term, self.now));
         }
@@ -356,6 +359,11 @@ impl Node {
             Some(Branch::Ended(at)) if clean && control.checkpoint < at => Lineage::Same,
             Some(Branch::Ended(_) | Branch::NotThere) => Lineage::Diverged,
         }
+    }
+
+    /// What came by way of a member may be of terms that this node never heard of.
+    fn compared(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {
+        self.through_member(timeline).unwrap_or_else(|| self.lineage(timeline, end, beat))
     }
 
     fn lineage(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {
@@ -382,9 +390,12 @@ impl Node {
     /// When it is this data's though, which came from another leader, two promotions made the same number.
     fn number_deceives(&self) -> bool {
         let leader = self.other_leader();
-        self.view.foreign_leader()
-            && self.durable.data_from.is_some()
-            && self.durable.data_from.as_ref() != leader
+        let durable = &self.durable;
+        let from_another = durable.data_from.is_some() && durable.data_from.as_ref() != leader;
+        let by_way = durable.data_via.as_ref().is_some_and(|via| Some(&via.node) != leader)
+            && Some(durable.data_terms.as_slice())
+                != self.view.current_term().as_ref().map(std::slice::from_ref);
+        self.view.foreign_leader() && (from_another || by_way)
     }
 
     /// A foreign leader's member key may still tell of what it was before its promotion.

@@ -150,11 +150,11 @@ impl Node {
         if self.restart.is_some_and(|restart| restart.stage == RestartStage::Starting) {
             return self.start_again();
         }
-        if let (Some(leader), Some(replica)) = (self.other_leader().cloned(), self.replica())
-            && replica.upstream.as_ref() != Some(&leader)
+        if let (Some(leader), Some(replica)) =
+            (self.other_leader().cloned(), self.replica().cloned())
             && self.may_follow()
         {
-            self.start_op(PgOp::Follow { upstream: Some(leader) });
+            self.point(&leader, replica.upstream.as_ref());
         }
         Reason::Paused
     }

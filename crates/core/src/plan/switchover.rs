@@ -81,7 +81,8 @@ impl Node {
             }
             _ => true,
         };
-        electable && votes && self.streaming_nodes().contains(node)
+        let streams = self.streaming_nodes().contains(node) || self.cascades(node);
+        electable && votes && streams
     }
 
     pub(crate) fn best_candidate(&self) -> Option<NodeName> {

@@ -108,7 +108,7 @@ impl Core {
         }
         let query = "SELECT pg_is_in_recovery()";
         if sql.cell("reading the role", query, QUICK).await? == "t" {
-            let standby = Some(self.upstream_as_it_is(sql).await?);
+            let standby = Some(self.follows_as_it_is(sql).await?);
             return Ok(Shape { names: SyncNames::nobody(), standby });
         }
         let query = "SELECT current_setting('synchronous_standby_names')";

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgherd_core::NodeName;
-use pgherd_core::postgres::{PgFailureKind, SyncNames};
+use pgherd_core::postgres::{PgFailureKind, SyncNames, Upstream};
 use rustix::process::{Pid, Signal};
 
 use super::QUICK;
 use super::start::{CHILDREN_POLL, titles_of_children};
 use crate::PgError;
-use crate::conf::{Shape, upstream_of};
+use crate::conf::{Follows, Shape, upstream_of};
 use crate::life::Life;
 use crate::server::Core;
-use crate::settings::Address;
 use crate::sql::Sql;
 
 /// How long a WAL receiver may take to end after SIGTERM; one in state D takes longer, and then
@@ -26,21 +24,21 @@ const QUIET: Duration = Duration::from_millis(20);
 impl Core {
     pub(super) async fn follow(
         self: &Arc<Self>,
-        upstream: Option<&NodeName>,
+        upstream: Option<&Upstream>,
     ) -> Result<(), PgError> {
         let life = self.running()?;
-        let upstream = self.upstream(upstream)?;
-        let none = upstream.is_none();
-        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream) };
+        let follows = self.follows(upstream)?;
+        let streams = matches!(follows, Follows::Server(..));
+        let shape = Shape { names: SyncNames::nobody(), standby: Some(follows) };
         let wanted = shape.conninfo(&self.settings);
         self.write_conf(shape).await?;
         self.reload(&life, "primary_conninfo", &wanted).await?;
         // The startup process ends the receiver itself, but not while replay waits or is paused.
-        if none {
-            self.no_receiver(&life).await
-        } else {
+        if streams {
             receivers(&life, false).into_iter().for_each(terminate);
             Ok(())
+        } else {
+            self.no_receiver(&life).await
         }
     }
 
@@ -67,40 +65,38 @@ impl Core {
         Ok(())
     }
 
-    /// A node with its address, for `primary_conninfo`.
-    pub(super) fn upstream(
-        &self,
-        node: Option<&NodeName>,
-    ) -> Result<Option<(NodeName, Address)>, PgError> {
-        node.map(|node| Ok((node.clone(), self.address(node)?))).transpose()
+    /// An upstream with its address, for `primary_conninfo`.
+    pub(super) fn follows(&self, upstream: Option<&Upstream>) -> Result<Follows, PgError> {
+        let Some(upstream) = upstream else { return Ok(Follows::Nobody) };
+        let Some(node) = upstream.node() else { return Ok(Follows::Archive) };
+        Ok(Follows::Server(upstream.clone(), self.address(node)?))
     }
 
     /// Whom this replica follows now, where a mistake would cut it off: an upstream whose address
     /// isn't known is an error.
-    pub(super) async fn upstream_as_it_is(
-        &self,
-        sql: &Sql,
-    ) -> Result<Option<(NodeName, Address)>, PgError> {
-        let query = "SELECT current_setting('primary_conninfo')";
-        let conninfo = sql.cell("reading the upstream", query, QUICK).await?;
-        if conninfo.is_empty() {
-            return Ok(None);
-        }
-        let Some(node) = upstream_of(&conninfo) else {
+    pub(super) async fn follows_as_it_is(&self, sql: &Sql) -> Result<Follows, PgError> {
+        let (conninfo, upstream) = self.upstream_read(sql).await?;
+        if upstream.is_none() && !conninfo.is_empty() {
             let words = "primary_conninfo is somebody else's";
             return Err(PgError::failed(PgFailureKind::ToolFailed, words));
-        };
-        self.upstream(Some(&node))
+        }
+        self.follows(upstream.as_ref())
     }
 
     /// Whom this replica follows now. One whose address isn't known any more: nobody.
-    pub(super) async fn upstream_now(
-        &self,
-        sql: &Sql,
-    ) -> Result<Option<(NodeName, Address)>, PgError> {
-        let query = "SELECT current_setting('primary_conninfo')";
-        let node = upstream_of(&sql.cell("reading the upstream", query, QUICK).await?);
-        Ok(node.and_then(|node| (self.peers)(&node).map(|address| (node, address))))
+    pub(super) async fn follows_now(&self, sql: &Sql) -> Result<Follows, PgError> {
+        let (_, upstream) = self.upstream_read(sql).await?;
+        Ok(self.follows(upstream.as_ref()).unwrap_or(Follows::Nobody))
+    }
+
+    async fn upstream_read(&self, sql: &Sql) -> Result<(String, Option<Upstream>), PgError> {
+        let query =
+            "SELECT current_setting('primary_conninfo'), current_setting('primary_slot_name')";
+        let rows = sql.rows("reading the upstream", query, QUICK).await?;
+        let mut cells = rows.into_iter().flatten().map(Option::unwrap_or_default);
+        let conninfo = cells.next().unwrap_or_default();
+        let upstream = upstream_of(&conninfo, &cells.next().unwrap_or_default());
+        Ok((conninfo, upstream))
     }
 }
 

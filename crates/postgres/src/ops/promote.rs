@@ -29,7 +29,7 @@ impl Core {
         let value = self.list_text(&first, Role::Standby);
         if now != value {
             // Still a standby: its upstream stays as it is until the recovery has ended.
-            let standby = Some(self.upstream_now(&sql).await?);
+            let standby = Some(self.follows_now(&sql).await?);
             self.write_conf(Shape { names: first, standby }).await?;
             self.reload(&life, "synchronous_standby_names", &value).await?;
         }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgherd_core::NodeName;
-use pgherd_core::postgres::{PgFailureKind, SyncNames};
+use pgherd_core::postgres::{PgFailureKind, SyncNames, Upstream};
 use pgherd_guard::GuardSpec;
 use rustix::process::Pid;
 
@@ -45,11 +44,11 @@ impl Core {
     /// A replica's list is the impossible one, so that a promotion begins with commits that wait.
     pub(super) async fn start_replica(
         self: &Arc<Self>,
-        upstream: Option<&NodeName>,
+        upstream: Option<&Upstream>,
         kills_seen: u64,
     ) -> Result<(), PgError> {
-        let upstream = self.upstream(upstream)?;
-        let shape = Shape { names: SyncNames::nobody(), standby: Some(upstream) };
+        let standby = Some(self.follows(upstream)?);
+        let shape = Shape { names: SyncNames::nobody(), standby };
         let started = self.start(shape, kills_seen).await.map(|_| ());
         if matches!(&started, Err(PgError::Failed(failure)) if failure.detail.starts_with(NEEDS)) {
             // It would wait for ever, and nobody could look at it.

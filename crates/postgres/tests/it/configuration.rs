@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use pgherd_core::postgres::{PgOp, PgState, SyncNames};
+use pgherd_core::postgres::{PgOp, PgState, SyncNames, Upstream};
 use pgherd_postgres::{Configuration, Pending, Wanted};
 
 use crate::node::{Herd, Node, configuration, list};
@@ -245,7 +245,8 @@ async fn standby_has_enough() {
     }
     n2.server.empty().await;
     n2.until("stopped", async || matches!(n2.state().await, PgState::Stopped(_))).await;
-    n2.done(PgOp::StartReplica { upstream: Some(n1.settings.node.clone()) }).await;
+    n2.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(n1.settings.node.clone())) })
+        .await;
     n2.until_streaming().await;
     assert_eq!(n2.sql("SHOW max_connections").await, "40");
     until_pending(&n2, &["max_connections: 40->30"]).await;
@@ -282,7 +283,7 @@ async fn after_an_adoption() {
     }
     assert_eq!(n1.as_primary().await.names, list(&["n2"]));
     let replica = n2.as_replica().await;
-    assert_eq!(replica.upstream.as_ref(), Some(&n1.settings.node));
+    assert_eq!(replica.upstream, Some(Upstream::Leader(n1.settings.node.clone())));
     n2.until_streaming().await;
 }
 

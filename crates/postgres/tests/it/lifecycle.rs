@@ -10,7 +10,7 @@ use pgherd_config::lifecycle::{
     Bootstrap, Command, CustomBootstrap, CustomReplica, FirstData, Method, ReplicaMethod,
 };
 use pgherd_core::Timeline;
-use pgherd_core::postgres::{PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
+use pgherd_core::postgres::{PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState, Upstream};
 use pgherd_postgres::Settings;
 
 use crate::node::{Herd, Node, list};
@@ -250,7 +250,7 @@ async fn replica_by_command() {
     );
     assert!(said.starts_with(&begins) && !said.contains("se'cr"), "{said}");
     assert!(!two.settings.data_dir.join("half").exists());
-    two.done(PgOp::StartReplica { upstream: source.clone() }).await;
+    two.done(PgOp::StartReplica { upstream: source.clone().map(Upstream::Leader) }).await;
     two.until_streaming().await;
 
     // With keep_data the command finds the old directory; without, it is moved aside.
@@ -294,7 +294,7 @@ async fn replica_without_leader() {
     let two = herd.open(settings).await;
     two.done(PgOp::Clone { source: None }).await;
     let leader: pgherd_core::NodeName = "n1".parse().unwrap();
-    two.done(PgOp::StartReplica { upstream: Some(leader) }).await;
+    two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(leader)) }).await;
     let archived = async || two.sql("SELECT to_regclass('t')").await == "t";
     two.until("what the archive has", archived).await;
 }
@@ -340,7 +340,7 @@ async fn no_room() {
     let parent = two.settings.data_dir.parent().unwrap();
     let aside = std::fs::read_dir(parent).unwrap().flatten();
     assert!(!aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains(".old-")));
-    two.done(PgOp::StartReplica { upstream: source.clone() }).await;
+    two.done(PgOp::StartReplica { upstream: source.clone().map(Upstream::Leader) }).await;
     two.done(PgOp::Stop).await;
     // No copy would fit, whatever went: nothing goes.
     one.sql("CREATE TABLE big AS SELECT i, md5(i::text) FROM generate_series(1, 800000) i").await;
@@ -363,7 +363,7 @@ async fn before_promotion_and_stop() {
     let upstream = Some(one.settings.node.clone());
     one.done(PgOp::EnsureSlots { nodes: vec![two.settings.node.clone()] }).await;
     two.done(PgOp::Clone { source: upstream.clone() }).await;
-    two.done(PgOp::StartReplica { upstream }).await;
+    two.done(PgOp::StartReplica { upstream: upstream.map(Upstream::Leader) }).await;
     two.arm_for_ever();
     let failed = failure(&two, PgOp::Promote { names: list(&[]) }).await;
     assert_eq!(failed.kind, PgFailureKind::Refused, "{failed:?}");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use pgherd_config::Lifecycle;
 use pgherd_core::postgres::{
     PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SyncNames,
+    Upstream,
 };
 use pgherd_core::{NodeName, Term, Time};
 use pgherd_guard::{Guard, NEVER, boottime_micros, living_in, sweep};
@@ -114,7 +115,7 @@ impl Herd {
         let upstream = source.settings.node.clone();
         source.done(PgOp::EnsureSlots { nodes: vec![node.settings.node.clone()] }).await;
         node.done(PgOp::Clone { source: Some(upstream.clone()) }).await;
-        node.done(PgOp::StartReplica { upstream: Some(upstream) }).await;
+        node.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(upstream)) }).await;
         node.until_streaming().await;
         node
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use pgherd_core::Timeline;
-use pgherd_core::postgres::{ControlState, PgFailureKind, PgOp, PgOpResult, PgState};
+use pgherd_core::postgres::{ControlState, PgFailureKind, PgOp, PgOpResult, PgState, Upstream};
 
 use crate::node::{Herd, Node, list};
 use crate::trial;
@@ -28,7 +28,7 @@ async fn clone_stream_and_sync_commit() {
     let two = herd.replica("n2", &one).await;
     assert_ne!(one.server.instance().unwrap(), two.server.instance().unwrap());
     let replica = two.as_replica().await;
-    assert_eq!(replica.upstream.as_ref(), Some(&one.settings.node));
+    assert_eq!(replica.upstream, Some(Upstream::Leader(one.settings.node.clone())));
     assert!(!replica.at_end && two.running().await.timeline == Timeline(1));
     one.done(PgOp::SetNames { names: list(&["n2"]) }).await;
     one.sql("INSERT INTO t VALUES (1)").await;
@@ -44,7 +44,8 @@ async fn clone_stream_and_sync_commit() {
     let client = one.client().await;
     let mut insert = Box::pin(client.simple_query("INSERT INTO t VALUES (2)"));
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut insert).await.is_err());
-    two.done(PgOp::StartReplica { upstream: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(one.settings.node.clone())) })
+        .await;
     insert.await.unwrap();
     one.done(PgOp::SetNames { names: list(&["n2", "n3"]) }).await;
     one.done(PgOp::SetNames { names: list(&["n2"]) }).await;
@@ -79,10 +80,13 @@ async fn promote_then_rewind() {
     one.done(PgOp::Rewind { source: two.settings.node.clone() }).await;
     assert_ne!(one.server.instance().unwrap(), before);
     two.done(PgOp::EnsureSlots { nodes: vec![one.settings.node.clone()] }).await;
-    one.done(PgOp::StartReplica { upstream: Some(two.settings.node.clone()) }).await;
+    one.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(two.settings.node.clone())) })
+        .await;
     one.until_streaming().await;
     one.until("the new line", async || one.sql("SELECT count(*) FROM t").await == "1").await;
     assert_eq!(one.running().await.timeline, Timeline(2));
+    // What streams by the name of a life of its directory finds nothing in another.
+    assert_eq!(one.sql("SELECT count(*) FROM pg_replication_slots").await, "0");
 }
 
 async fn planned_handover() {
@@ -98,7 +102,8 @@ async fn planned_handover() {
     two.arm_for_ever();
     two.done(PgOp::Promote { names: list(&[]) }).await;
     two.done(PgOp::EnsureSlots { nodes: vec![one.settings.node.clone()] }).await;
-    one.done(PgOp::StartReplica { upstream: Some(two.settings.node.clone()) }).await;
+    one.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(two.settings.node.clone())) })
+        .await;
     // A receiver streams the old timeline to its end first.
     one.until("the new timeline", async || one.running().await.timeline == Timeline(2)).await;
     one.until_streaming().await;
@@ -132,7 +137,7 @@ async fn pledge() {
     two.done(PgOp::StartReplica { upstream: None }).await;
     two.until("at the end", async || two.as_replica().await.at_end).await;
     assert!(two.as_replica().await.received >= end.replayed);
-    two.done(PgOp::Follow { upstream: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::Follow { upstream: Some(Upstream::Leader(one.settings.node.clone())) }).await;
     two.until_streaming().await;
 }
 
@@ -148,7 +153,7 @@ async fn follow_another() {
     two.done(PgOp::Promote { names: list(&[]) }).await;
     two.done(PgOp::EnsureSlots { nodes: vec![three.settings.node.clone()] }).await;
     let begin = Instant::now();
-    three.done(PgOp::Follow { upstream: Some(two.settings.node.clone()) }).await;
+    three.done(PgOp::Follow { upstream: Some(Upstream::Leader(two.settings.node.clone())) }).await;
     three.until_streaming().await;
     eprintln!("    streaming from the new primary after {:?}", begin.elapsed());
     three.until("timeline 2", async || three.running().await.timeline == Timeline(2)).await;
@@ -179,7 +184,8 @@ async fn clone_keeps_the_old() {
     let aside = std::fs::read_dir(parent).unwrap().flatten().map(|entry| entry.path());
     let aside: Vec<_> = aside.filter(|path| path.join("precious").exists()).collect();
     assert_eq!(aside.len(), 1, "moved aside");
-    two.done(PgOp::StartReplica { upstream: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(one.settings.node.clone())) })
+        .await;
     two.until_streaming().await;
 }
 
@@ -225,7 +231,7 @@ async fn removed_wal() {
     };
     one.until("lost", lost).await;
     let upstream = Some(one.settings.node.clone());
-    let result = two.execute(PgOp::StartReplica { upstream }).await;
+    let result = two.execute(PgOp::StartReplica { upstream: upstream.map(Upstream::Leader) }).await;
     let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
     assert!(failure.detail.contains("has already been removed"), "{}", failure.detail);
     assert!(matches!(two.state().await, PgState::Stopped(_)), "{:?}", two.state().await);

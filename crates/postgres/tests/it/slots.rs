@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use libtest_mimic::Trial;
 use pgherd_core::Lsn;
-use pgherd_core::postgres::PgOp;
+use pgherd_core::postgres::{PgOp, Upstream};
 use pgherd_postgres::{Configuration, Dropping, LogicalSlot, SlotPattern, SlotWishes, Wanted};
 
 use crate::node::{Herd, Node, configuration, list};
@@ -14,6 +14,7 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "slots_are_kept_and_ours_are_dropped", kept_and_dropped);
     trial(trials, "slots_of_a_standby_move_on", standby_moves_on);
     trial(trials, "a_lost_slot_is_made_again", lost);
+    trial(trials, "a_cascade_streams_from_one_life_alone", one_life_alone);
     trial(trials, "logical_slots_survive_a_failover", logical);
 }
 
@@ -53,6 +54,47 @@ async fn kept_and_dropped() {
     let seen = keep(&node, &wishes(&["a"])).await;
     assert_eq!(there(&node).await, "a,theirs");
     assert!(seen.iter().all(|(_, at)| at.is_some()), "{seen:?}");
+}
+
+/// The middle one's directory is replaced under the same name and address: who streamed from it gets
+/// nothing before it has said that it means the new one.
+async fn one_life_alone() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let two = herd.replica("n2", &one).await;
+    let three = herd.replica("n3", &one).await;
+    let below = three.settings.node.clone();
+    let wanted = |life| SlotWishes {
+        cascading: BTreeMap::from([(below.cascade_slot(life), life)]),
+        ..wishes(&[])
+    };
+    let go = async |upstream| three.done(PgOp::Follow { upstream }).await;
+    let member = |life| Some(Upstream::Member { node: two.settings.node.clone(), instance: life });
+    let first = two.server.instance().unwrap();
+    keep(&two, &wanted(first)).await;
+    go(None).await;
+    go(member(first)).await;
+    three.until_streaming().await;
+    assert_eq!(three.as_replica().await.upstream, member(first));
+    let slot = "SELECT slot_name FROM pg_replication_slots WHERE active";
+    assert_eq!(two.sql(slot).await, below.cascade_slot(first));
+
+    two.done(PgOp::Stop).await;
+    two.done(PgOp::Clone { source: Some(one.settings.node.clone()) }).await;
+    let leader = Some(Upstream::Leader(one.settings.node.clone()));
+    two.done(PgOp::StartReplica { upstream: leader }).await;
+    two.until_streaming().await;
+    keep(&two, &wanted(first)).await;
+    assert_eq!(there(&two).await, "");
+    let refused = format!("\"{}\" does not exist", below.cascade_slot(first));
+    let log = || std::fs::read_to_string(&three.settings.log_file).unwrap_or_default();
+    three.until("refused", async || log().contains(&refused)).await;
+    assert!(!three.as_replica().await.streaming);
+    let second = two.server.instance().unwrap();
+    keep(&two, &wanted(second)).await;
+    go(None).await;
+    go(member(second)).await;
+    three.until_streaming().await;
 }
 
 async fn standby_moves_on() {
@@ -124,7 +166,8 @@ async fn logical() {
     assert_eq!(there(&one).await, "feed,n1,n2");
     let two = herd.open(settings("n2")).await;
     two.done(PgOp::Clone { source: Some(one.settings.node.clone()) }).await;
-    two.done(PgOp::StartReplica { upstream: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(one.settings.node.clone())) })
+        .await;
     two.until_streaming().await;
     if two.settings.bin.major < 17 {
         // Before 17 a standby has no copy of it: it is made anew after a promotion.
@@ -147,7 +190,8 @@ async fn logical() {
     assert_eq!(two.sql("SELECT slot_name FROM pg_replication_slots WHERE failover").await, "feed");
     // The former primary's own gives way to the one that is kept in step.
     two.done(PgOp::EnsureSlots { nodes: vec![one.settings.node.clone()] }).await;
-    one.done(PgOp::StartReplica { upstream: Some(two.settings.node.clone()) }).await;
+    one.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(two.settings.node.clone())) })
+        .await;
     one.until_streaming().await;
     keep(&one, &wishes).await;
     let stale =

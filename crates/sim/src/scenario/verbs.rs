@@ -415,7 +415,7 @@ fn one_node(word: &str) -> Result<Ix, String> {
     Ok((node.clamp(1, MAX_NODES as u64) - 1) as Ix)
 }
 
-/// `nosync`, `failover_priority=2`, `replicatefrom=n2`.
+/// `nosync`, `failover_priority=2`, `replicatefrom=n2`, `nostream=off`.
 fn set_tag(tags: &mut Tags, word: &str) -> Result<(), String> {
     let (name, value) = word.split_once('=').unwrap_or((word, "0"));
     match name {
@@ -424,7 +424,7 @@ fn set_tag(tags: &mut Tags, word: &str) -> Result<(), String> {
         "nosync" => tags.sync_priority = 0,
         "sync_priority" => tags.sync_priority = number(value)? as u32,
         "clonefrom" => tags.clonefrom = true,
-        "nostream" => tags.nostream = true,
+        "nostream" => tags.nostream = value != "off",
         "replicatefrom" => tags.replicatefrom = NodeName::new(value).ok(),
         other => return Err(format!("there is no tag '{other}'")),
     }

@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use pgherd_api::{Client, Cluster, Keys, Record, Secret};
 use pgherd_core::peer::{PeerLost, PeerMessage};
 use pgherd_core::postgres::{
-    PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SyncNames,
+    PgFacts, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SyncNames, Upstream,
 };
 use pgherd_core::{
     Decision, Duration, Incarnation, Instance, Lsn, NodeName, Reason, Situation, SystemId, Term,
@@ -93,7 +93,7 @@ fn replica() -> PgState {
         received: Lsn(1_500),
         replayed: Lsn(1_000),
         streaming: true,
-        upstream: Some(node("pg-0")),
+        upstream: Some(Upstream::Leader(node("pg-0"))),
         at_end: true,
     }))
 }
