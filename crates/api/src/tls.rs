@@ -14,8 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 /// Where Debian, Ubuntu, Fedora and Alpine keep the authorities that the system trusts.
@@ -74,7 +74,7 @@ pub enum Trust {
 /// # Errors
 /// [`TlsError`] names the file.
 pub fn server(files: &RestTls) -> Result<Arc<ServerConfig>, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider());
+    let builder = ServerConfig::builder_with_provider(offering(&files.ciphers));
     let refused = |path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::Refused { path, source }
@@ -126,6 +126,31 @@ pub fn client(files: &RestClient, trust: Trust) -> Result<Arc<ClientConfig>, Tls
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
+}
+
+/// With these suites of TLS 1.2 only, where some are named.
+fn offering(ciphers: &[&str]) -> Arc<CryptoProvider> {
+    let mut all = aws_lc_rs::default_provider();
+    if !ciphers.is_empty() {
+        all.cipher_suites.retain(|suite| {
+            suite.tls13().is_some() || ciphers.contains(&openssl_name(suite.suite()))
+        });
+    }
+    Arc::new(all)
+}
+
+/// What OpenSSL calls a suite of TLS 1.2; one that the library gets later has no name here.
+fn openssl_name(suite: CipherSuite) -> &'static str {
+    use CipherSuite as S;
+    const NAMES: [(CipherSuite, &str); 6] = [
+        (S::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        (S::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        (S::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        (S::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384"),
+        (S::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256"),
+        (S::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305"),
+    ];
+    NAMES.iter().find(|(known, _)| *known == suite).map_or("", |(_, name)| name)
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -268,5 +293,23 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_of_tls_1_2_has_its_name() {
+        let all = aws_lc_rs::default_provider().cipher_suites;
+        let old = all.iter().filter(|suite| suite.tls13().is_none());
+        let mut names: Vec<_> = old.map(|suite| openssl_name(suite.suite())).collect();
+        names.sort_unstable();
+        let mut known = pgherd_config::rest::SUITES;
+        known.sort_unstable();
+        assert_eq!(names, known);
+        let few = offering(&["ECDHE-RSA-AES256-GCM-SHA384"]).cipher_suites.len();
+        assert_eq!(few, all.len() - known.len() + 1);
     }
 }

@@ -39,7 +39,20 @@ pub struct RestTls {
     pub cafile: Option<PathBuf>,
     /// Whether clients must have one.
     pub verify_client: VerifyClient,
+    /// The suites of TLS 1.2 that are offered, by OpenSSL's names; empty: every safe one.
+    pub ciphers: Vec<&'static str>,
 }
+
+/// The suites of TLS 1.2 that there are, by OpenSSL's names. Those of TLS 1.3 are always offered, as
+/// OpenSSL's list has no say on them either.
+pub const SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
 
 /// `restapi.verify_client`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -177,10 +190,7 @@ fn tls(section: &Section<'_>) -> Option<RestTls> {
         _ => Err("none, optional or required".to_owned()),
     };
     let verify_client = section.optional("verify_client", verify).unwrap_or_default();
-    if section.take("ciphers").is_some() {
-        let words = "of no effect: the TLS library offers only suites that are safe";
-        section.note(Problem::warning(None, section.place("ciphers"), words));
-    }
+    let ciphers = ciphers(section);
     let needs = |key: &'static str, words: &str| {
         section.note(Problem::error(None, section.place(key), words));
     };
@@ -193,7 +203,27 @@ fn tls(section: &Section<'_>) -> Option<RestTls> {
     if cafile.is_none() && verify_client != VerifyClient::None {
         needs("verify_client", "nothing to verify clients with; write 'cafile: /PATH' too");
     }
-    Some(RestTls { certfile: certfile?, keyfile, keyfile_password, cafile, verify_client })
+    let certfile = certfile?;
+    Some(RestTls { certfile, keyfile, keyfile_password, cafile, verify_client, ciphers })
+}
+
+/// `ciphers`: names of suites. Words that choose by kind have nothing to choose from here: every suite
+/// that there is is safe.
+fn ciphers(section: &Section<'_>) -> Vec<&'static str> {
+    let Some(text) = section.optional("ciphers", parse::text) else { return Vec::new() };
+    let words = text.split([':', ',', ' ']).filter(|word| !word.is_empty());
+    let mut chosen = Vec::new();
+    for word in words {
+        match SUITES.iter().find(|suite| suite.eq_ignore_ascii_case(word)) {
+            Some(suite) => chosen.push(*suite),
+            None => {
+                let words =
+                    format!("'{word}' has no effect: expected some of {}", SUITES.join(":"));
+                section.note(Problem::warning(None, section.place("ciphers"), words));
+            }
+        }
+    }
+    chosen
 }
 
 fn headers(section: &Section<'_>, key: &'static str) -> Vec<(String, String)> {
@@ -287,6 +317,11 @@ mod tests {
         ] {
             assert_eq!(read(text).1, [words]);
         }
+        let (found, problems) =
+            read("{certfile: /c, ciphers: 'HIGH:ECDHE-RSA-AES256-GCM-SHA384:!aNULL'}");
+        assert_eq!(found.tls.unwrap().ciphers, ["ECDHE-RSA-AES256-GCM-SHA384"]);
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].contains("'HIGH' has no effect: expected some of ECDHE-ECDSA-AES256"));
         assert_eq!(read("{allowlist: ['10.0.0.0/99'], verify_client: x}").1.len(), 2);
         assert_eq!(read("{http_extra_headers: {'A B': x}}").1.len(), 1);
     }

@@ -107,6 +107,7 @@ impl Authority {
             keyfile_password: None,
             cafile: Some(self.path("ca.pem")),
             verify_client,
+            ciphers: Vec::new(),
         };
         RestServer { tls: Some(tls), ..RestServer::default() }
     }
@@ -187,6 +188,28 @@ async fn a_new_certificate_is_served_without_a_restart() {
         assert!(std::time::Instant::now() < until, "the new certificate is not served");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    task.abort();
+}
+
+/// OpenSSL's own client gets through with the suite that is named, and with no other of TLS 1.2.
+#[tokio::test]
+async fn only_the_ciphers_that_are_named_are_offered() {
+    let Some(authority) = Authority::new() else { return };
+    let mut rest = authority.server(VerifyClient::None);
+    if let Some(tls) = &mut rest.tls {
+        tls.ciphers = vec!["ECDHE-ECDSA-AES128-GCM-SHA256"];
+    }
+    let (_fixture, url, task) = served(rest).await;
+    let address = url.trim_start_matches("https://").to_owned();
+    let gets_through = |words: &'static [&'static str]| {
+        let mut openssl = tokio::process::Command::new("openssl");
+        openssl.args(["s_client", "-connect", &address]).args(words);
+        openssl.stdin(std::process::Stdio::null());
+        async move { openssl.output().await.unwrap().status.success() }
+    };
+    assert!(gets_through(&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"]).await);
+    assert!(!gets_through(&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"]).await);
+    assert!(gets_through(&["-tls1_3"]).await);
     task.abort();
 }
 
