@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgherd_api::Cluster;
-use pgherd_api::rest::DecisionBody;
+use pgherd_api::rest::{AskedBody, DecisionBody};
 use pgherd_core::disk::{Ailment, DiskFacts};
 use pgherd_core::peer::PeerBeat;
 use pgherd_core::postgres::PgState;
@@ -17,6 +17,8 @@ use crate::restart::Planned;
 
 /// So many decisions are kept: some minutes of a bad day.
 const DECISIONS: usize = 200;
+/// So many calls.
+const CALLS: usize = 50;
 
 /// An observation begun longer ago says nothing: a look whose every step hits its bound ends before
 /// this, as "does not answer".
@@ -115,6 +117,8 @@ pub(crate) struct Journal(Arc<Mutex<Entries>>);
 #[derive(Debug, Default)]
 struct Entries {
     latest_first: VecDeque<DecisionBody>,
+    /// The calls that were to change something, the latest first.
+    asked: VecDeque<AskedBody>,
     written: u64,
 }
 
@@ -126,6 +130,19 @@ impl Journal {
         }
         entries.written += 1;
         entries.latest_first.push_front(DecisionBody::new(decision, clock::unix_millis()));
+    }
+
+    /// Somebody wants something changed.
+    pub(crate) fn note(&self, asked: AskedBody) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.asked.truncate(CALLS - 1);
+        entries.asked.push_front(asked);
+    }
+
+    /// Who wanted what, the latest first.
+    pub(crate) fn asked(&self) -> Vec<AskedBody> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.asked.iter().cloned().collect()
     }
 
     /// The latest first.

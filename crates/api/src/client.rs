@@ -22,6 +22,7 @@ const BODY_LIMIT: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     auth: Option<(String, Secret)>,
+    agent: String,
     tls: Option<Arc<rustls::ClientConfig>>,
     timeout: Duration,
 }
@@ -100,13 +101,23 @@ impl Client {
     /// A client without credentials.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { auth: None, tls: None, timeout }
+        let agent = concat!("pgherd/", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { auth: None, agent, tls: None, timeout }
     }
 
     /// The same with HTTP Basic credentials.
     #[must_use]
     pub fn with_auth(mut self, username: impl Into<String>, password: Secret) -> Self {
         self.auth = Some((username.into(), password));
+        self
+    }
+
+    /// The same for somebody, who is named to whoever is asked: `root@host`.
+    #[must_use]
+    pub fn on_behalf_of(mut self, who: &str) -> Self {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\');
+        let who: String = who.chars().filter(|c| plain(*c)).collect();
+        self.agent = format!("{} ({who})", self.agent);
         self
     }
 
@@ -146,7 +157,7 @@ impl Client {
             .uri(path)
             .header(header::HOST, address)
             .header(header::CONNECTION, "close")
-            .header(header::USER_AGENT, concat!("pgherd/", env!("CARGO_PKG_VERSION")));
+            .header(header::USER_AGENT, &self.agent);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }

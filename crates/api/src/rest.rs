@@ -300,6 +300,36 @@ pub struct ExplainBody {
     pub postgres: PostgresBody,
     /// The other members, as their agents say over their streams.
     pub peers: Vec<PeerBody>,
+    /// The calls that were to change something, and who made them, the latest first.
+    #[serde(default)]
+    pub asked: Vec<AskedBody>,
+}
+
+/// A call that was to change something.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AskedBody {
+    /// Wall clock, ISO 8601 with milliseconds, UTC.
+    pub at: String,
+    /// `POST /switchover`.
+    pub call: String,
+    /// From which address.
+    pub address: String,
+    /// The login that was proved; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// How the caller's program calls itself; anybody can write here what he likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+}
+
+impl std::fmt::Display for AskedBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(login) = &self.login {
+            write!(f, "{login} at ")?;
+        }
+        f.write_str(&self.address)?;
+        self.agent.as_ref().map_or(Ok(()), |agent| write!(f, " with {agent}"))
+    }
 }
 
 /// One decision.
@@ -478,16 +508,22 @@ impl DecisionBody {
     /// A decision with the wall clock's time of it, in unix milliseconds.
     #[must_use]
     pub fn new(decision: &pgherd_core::Decision, unix_millis: i64) -> Self {
-        let second = iso8601(unix_millis.div_euclid(1_000));
-        let millis = unix_millis.rem_euclid(1_000);
         Self {
-            at: second.replacen("+00:00", &format!(".{millis:03}+00:00"), 1),
+            at: moment(unix_millis),
             situation: decision.situation,
             reason: decision.reason.clone(),
             text: decision.reason.to_string(),
             term: decision.term,
         }
     }
+}
+
+/// ISO 8601 with milliseconds.
+#[must_use]
+pub fn moment(unix_millis: i64) -> String {
+    let second = iso8601(unix_millis.div_euclid(1_000));
+    let millis = unix_millis.rem_euclid(1_000);
+    second.replacen("+00:00", &format!(".{millis:03}+00:00"), 1)
 }
 
 impl Serialize for Lag {

@@ -234,7 +234,7 @@ impl Ctl {
 
 /// The client that agents are asked with.
 fn rest(access: Access) -> Outcome<Rest> {
-    let mut rest = Rest::new(ANSWER);
+    let mut rest = Rest::new(ANSWER).on_behalf_of(&whoami());
     match tls::client(&access.tls, Trust::Named) {
         Ok(config) => rest = rest.with_tls(config),
         // The system has no authorities: only who asks over HTTPS needs to know.
@@ -245,6 +245,14 @@ fn rest(access: Access) -> Outcome<Rest> {
         Some(login) => rest.with_auth(login.username, login.password),
         None => rest,
     })
+}
+
+/// `root@host`: who is named to the agents.
+fn whoami() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current());
+    let user = user.ok().flatten().map_or_else(|| "?".to_owned(), |user| user.name);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}", host.trim())
 }
 
 /// Something was tried and did not work.

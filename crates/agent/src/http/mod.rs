@@ -22,12 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, SERVER, UPGRADE, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, SERVER, UPGRADE, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pgherd_api::rest::{AskedBody, moment};
 use pgherd_api::tls::TlsError;
 use pgherd_api::{Keys, json};
 use pgherd_config::rest::{RestServer, ServerTokens};
@@ -40,6 +43,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::board::{Board, Journal};
+use crate::clock;
 use crate::event::Event;
 use crate::peers::{self, Admission, Identity};
 use access::{Caller, Proof};
@@ -59,6 +63,8 @@ const BODY_BYTES: usize = 64 << 10;
 /// So many connections one address may have: a load balancer's checks are short, and whoever holds
 /// them open keeps out only himself.
 const CONNECTIONS_OF_ONE: usize = 128;
+/// Of what a program calls itself, so much is kept.
+const AGENT_CHARS: usize = 120;
 /// A handshake is two round trips and a signature.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -273,7 +279,10 @@ async fn answer(
     match route::route(request.method(), &path) {
         Route::Peer => open_stream(desk, caller, upgrades, &mut request),
         Route::Unsafe(call) => match access::check(desk, caller, call, request.headers()).await {
-            Ok(()) => control(desk, call, request).await,
+            Ok(()) => {
+                note(desk, caller, call, &request);
+                control(desk, call, request).await
+            }
             Err(refusal) => refused(refusal),
         },
         Route::Unknown => not_implemented(),
@@ -291,6 +300,24 @@ async fn answer(
             with_type(StatusCode::OK, "text/plain", body)
         }
     }
+}
+
+/// Keeps who wants what changed, and logs it. A Patroni leader's question changes nothing.
+fn note(desk: &Desk, caller: Caller, call: Unsafe, request: &Request<Incoming>) {
+    if call == Unsafe::Failsafe {
+        return;
+    }
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let asked = AskedBody {
+        at: moment(clock::unix_millis()),
+        call: format!("{} {}", request.method(), request.uri().path()),
+        address: caller.address.to_canonical().to_string(),
+        // It was checked.
+        login: desk.auth.as_ref().map(|login| login.username.clone()),
+        agent: agent.map(|agent| agent.chars().take(AGENT_CHARS).collect()),
+    };
+    tracing::info!(call = asked.call, by = %asked, "somebody wants something changed");
+    desk.journal.note(asked);
 }
 
 fn health_answer(desk: &Desk, method: &Method, path: &str, query: Option<&str>) -> Answer {

@@ -261,6 +261,7 @@ pub(super) fn explain(desk: &Desk) -> ExplainBody {
         store_age_ms: board.store.map(|seen| now.since(seen.at).as_millis()),
         postgres: postgres(&board),
         peers: board.peers.iter().map(|peer| self::peer(peer, now)).collect(),
+        asked: desk.journal.asked(),
     }
 }
 

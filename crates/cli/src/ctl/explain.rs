@@ -11,6 +11,8 @@ use crate::output::{Failure, Outcome, Printer};
 
 /// So many former decisions are shown.
 const RECENT: usize = 12;
+/// So many calls.
+const CALLS: usize = 5;
 
 pub(super) async fn explain(mut ctl: Ctl, args: &ExplainArgs) -> Outcome {
     let cluster = ctl.read().await?;
@@ -82,6 +84,9 @@ fn describe(printer: &Printer, body: &ExplainBody) -> String {
     let _ = writeln!(text, "  store       heard {age}, revision {}", body.revision);
     for peer in &body.peers {
         let _ = writeln!(text, "  {:<10}  {}", peer.name, describe_peer(peer));
+    }
+    for asked in body.asked.iter().take(CALLS) {
+        let _ = writeln!(text, "  asked       {}  {} by {asked}", clock(&asked.at), asked.call);
     }
     if !body.recent.is_empty() {
         let _ = writeln!(text, "  before");

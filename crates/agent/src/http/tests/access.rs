@@ -153,3 +153,23 @@ async fn a_peer_proves_itself_by_certificate_where_nothing_else_is_set() {
     assert!(with(true, VerifyClient::Optional, Proof::None), "the secret is looked at instead");
     assert!(with(false, VerifyClient::None, Proof::None), "nothing is asked of anybody");
 }
+
+/// Whoever is let in is remembered, with what he calls himself; who isn't, is not.
+#[tokio::test]
+async fn who_wants_something_changed_is_remembered() {
+    let fixture = fixture(board(primary(), true, &[]), login(), true);
+    let (address, server) = super::served(&fixture).await;
+    let url = format!("http://{address}/reload");
+    let secret = || pgherd_api::Secret::new("tiger".to_owned());
+    let client = pgherd_api::Client::new(std::time::Duration::from_secs(5)).on_behalf_of("me (@h");
+    let denied = client.request(http::Method::POST, &url, None).await.unwrap();
+    assert_eq!(denied.status, 401);
+    let client = client.with_auth("admin", secret());
+    client.request(http::Method::POST, &url, None).await.unwrap();
+    let asked = fixture.desk.journal.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let agent = concat!("pgherd/", env!("CARGO_PKG_VERSION"), " (me@h)");
+    assert_eq!(asked[0].call, "POST /reload");
+    assert_eq!(asked[0].to_string(), format!("admin at 127.0.0.1 with {agent}"));
+    server.abort();
+}

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use pgherd_api::rest::{
-    ClusterBody, ClusterMember, DecisionBody, ExplainBody, Identity, Lag, PatroniStatus, Positions,
-    PostgresBody, ReplicationRow, ScheduledSwitchover, Xlog,
+    AskedBody, ClusterBody, ClusterMember, DecisionBody, ExplainBody, Identity, Lag, PatroniStatus,
+    Positions, PostgresBody, ReplicationRow, ScheduledSwitchover, Xlog,
 };
 use serde_json::{Map, Value, json};
 
@@ -166,6 +166,14 @@ async fn the_explanation_has_the_fields_that_are_described() {
     let schemas = &document()["components"]["schemas"];
     let fixture = fixture(board(primary(), true, &[]), None, true);
     let decision = fixture.desk.board.borrow().decision.clone();
+    let text = || Some(String::new());
+    let asked = AskedBody {
+        at: String::new(),
+        call: String::new(),
+        address: String::new(),
+        login: text(),
+        agent: text(),
+    };
     let explain = serde_json::to_value(ExplainBody {
         name: node("pg-0"),
         scope: String::new(),
@@ -178,8 +186,10 @@ async fn the_explanation_has_the_fields_that_are_described() {
         store_age_ms: None,
         postgres: PostgresBody::default(),
         peers: Vec::new(),
+        asked: vec![asked],
     });
     let explain = explain.unwrap();
     same_fields(&schemas["Explain"], &explain);
     same_fields(&schemas["Decision"], &explain["current"]);
+    same_fields(&schemas["Asked"], &explain["asked"][0]);
 }
