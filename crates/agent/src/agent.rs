@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_api::{Cluster, Keys, MemberSelf, PendingChange};
-use pgherd_config::{Problem, Settings};
+use pgherd_api::{Cluster, Keys, PendingChange};
+use pgherd_config::WatchdogSettings;
 use pgherd_core::disk::DiskFacts;
 use pgherd_core::peer::PeerMessage;
 use pgherd_core::postgres::{PgOp, PgOpResult};
@@ -29,6 +29,7 @@ use crate::disk::Disk;
 use crate::event::Event;
 use crate::hooks::HookReader;
 use crate::http::Desk;
+use crate::notify::Notify;
 use crate::patroni::{Answered, PatroniLane};
 use crate::peers::Peers;
 use crate::postgres::{self, Observation, PostgresLane};
@@ -36,7 +37,6 @@ use crate::reload::Reloader;
 use crate::restart::{Due, Here, Planned};
 use crate::schedule::Scheduler;
 use crate::slots::Slots;
-use crate::start;
 use crate::store::{self, StoreLane, StoreReply};
 use crate::{AgentError, clock};
 
@@ -85,6 +85,10 @@ pub(crate) struct Agent {
     pub(crate) teller: Teller,
     pub(crate) callbacks: Callbacks,
     pub(crate) hooks: HookReader,
+    /// What the settings want of the kernel's watchdog.
+    pub(crate) watchdog: WatchdogSettings,
+    /// What systemd is told.
+    pub(crate) notify: Notify,
     /// The agent stops in order.
     pub(crate) leaving: bool,
     /// A kill was asked for and has not ended.
@@ -105,6 +109,8 @@ enum Turn {
     Hangup,
     Stop,
     Late,
+    /// Somebody wants to hear that the loop turns.
+    Nothing,
 }
 
 impl Agent {
@@ -116,7 +122,9 @@ impl Agent {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut stop_by: Option<Instant> = None;
         self.feed(Input::Tick);
+        self.notify.ready();
         while !self.exit {
+            self.notify.turned();
             match self.wait(shutdown.as_mut(), stop_by).await {
                 Turn::Event(event) => self.on_event(event),
                 Turn::Watch(Some(event)) => self.on_watch(event),
@@ -133,9 +141,11 @@ impl Agent {
                     self.feed(Input::Tick);
                     self.look_at_plan();
                 }
-                Turn::Hangup => self.reloader.begin(),
+                Turn::Nothing => {}
+                Turn::Hangup => self.reload(),
                 Turn::Stop => {
                     tracing::info!("stopping in order");
+                    self.notify.stopping();
                     stop_by = Some(Instant::now() + STOP_BOUND);
                     self.leaving = true;
                     self.feed(Input::Shutdown);
@@ -177,6 +187,7 @@ impl Agent {
             () = self.reloader.hangup() => Turn::Hangup,
             () = shutdown, if stop_by.is_none() => Turn::Stop,
             () = late => Turn::Late,
+            () = self.notify.due() => Turn::Nothing,
         }
     }
 
@@ -224,6 +235,7 @@ impl Agent {
                     "{}", decision.reason
                 );
                 self.journal.write(&decision);
+                self.notify.status(&format!("{}: {}", decision.situation, decision.reason));
                 let config = self.node.view().config.as_ref();
                 let paused = config.is_some_and(|config| config.value.pause);
                 if decision.reason == Reason::ForeignData && !paused {
@@ -300,7 +312,7 @@ impl Agent {
             }
             Event::Slots(seen) => self.on_slots(&seen),
             Event::PendingRestart(pending) => self.on_pending(pending),
-            Event::Reload => self.reloader.begin(),
+            Event::Reload => self.reload(),
             Event::Reread(read) => self.reconfigure(*read),
             Event::Restart => {
                 tracing::info!("an operator asks for a restart of PostgreSQL");
@@ -315,22 +327,6 @@ impl Agent {
                 let _ = reply.send(fits);
             }
         }
-    }
-
-    /// Takes over what a new reading says, as far as that is possible while the node runs.
-    fn reconfigure(&mut self, read: Result<Settings, Vec<Problem>>) {
-        let Some(settings) = self.reloader.take(read) else { return };
-        let MemberSelf { conn_url, api_url, proxy_url, tags, .. } = start::member(settings);
-        let shown = self.store.member();
-        (shown.conn_url, shown.api_url) = (conn_url, api_url);
-        (shown.proxy_url, shown.tags) = (proxy_url, tags);
-        self.desk.send_modify(|desk| *desk = Arc::new(desk.with(settings)));
-        self.hooks.reload(settings.local.clone());
-        self.wishes.reload(settings.local.clone());
-        let tags = pgherd_config::tags::meaning(&settings.tags);
-        self.hook();
-        self.wish();
-        self.feed(Input::Tags(tags));
     }
 
     /// Keeps a plan, or drops it, and shows that in the member key.
@@ -449,13 +445,14 @@ impl Agent {
         let view = cluster.view();
         self.wish_slots();
         // Before the decision: what it starts is started with this.
+        self.watch();
         self.hook();
         self.wish();
         self.feed(Input::View(view));
     }
 
     /// Methods and hooks follow the cluster's settings, and the node's.
-    fn hook(&mut self) {
+    pub(crate) fn hook(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         if let Some(hooks) = self.hooks.news(cluster) {
             self.callbacks.set(hooks.callbacks.clone());
@@ -464,7 +461,7 @@ impl Agent {
     }
 
     /// PostgreSQL's configuration follows the cluster's, and the node's part in it.
-    fn wish(&mut self) {
+    pub(crate) fn wish(&mut self) {
         let Some(cluster) = &self.cluster else { return };
         let leads = if self.node.leads().is_some() { Leads::Yes } else { Leads::No };
         if let Some(wanted) = self.wishes.news(cluster, leads) {

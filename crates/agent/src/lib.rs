@@ -11,7 +11,8 @@
 //! start      putting it together             disk       durable promises
 //! schedule   switchovers that are due        http       the REST API, from the board
 //! restart    restarts, now or later          copy       the cluster's settings, kept
-//! reload     the configuration, read again
+//! reload     the configuration, read again        notify     what systemd is told
+//! watch      the kernel's watchdog
 //! ```
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ mod hooks;
 mod http;
 mod lock;
 mod namesake;
+mod notify;
 mod patroni;
 mod peers;
 mod postgres;
@@ -38,6 +40,7 @@ mod slots;
 mod start;
 mod store;
 mod tell;
+mod watch;
 
 use std::future::Future;
 use std::io;
@@ -47,6 +50,7 @@ use std::time::Duration;
 
 pub use durable::DurableError;
 pub use lock::LockError;
+pub use notify::Notify;
 pub use pgherd_config::{Login, Settings, StoreSettings};
 pub use reload::Reread;
 pub use store::options as store_options;
@@ -129,18 +133,19 @@ pub enum AgentError {
 }
 
 /// Runs one node until `shutdown` completes and the node has stopped in order. SIGHUP has it read
-/// its configuration again, by `reread`.
+/// its configuration again, by `reread`; `notify` hears how it goes.
 ///
 /// # Errors
 /// [`AgentError`]; PostgreSQL is left as the guard has it.
 pub async fn run(
     settings: Settings,
     reread: Reread,
+    notify: Notify,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     start::make_run_dir(&settings)?;
     let lock = lock::take(&settings.run_dir)?;
-    let agent = Box::pin(start::start(start::remember(settings), reread)).await?;
+    let agent = Box::pin(start::start(start::remember(settings), reread, notify)).await?;
     let result = agent.run(shutdown).await;
     drop(lock);
     result

@@ -11,7 +11,9 @@ use pgherd_api::MemberInfo;
 use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
-use pgherd_postgres::{Address, DiskProbe, Found, Progress, Server, Shown, SlotWishes, Wanted};
+use pgherd_postgres::{
+    Address, DiskProbe, Found, Progress, Server, Shown, SlotWishes, Wanted, WatchPlan,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -161,6 +163,11 @@ impl PostgresLane {
         if let Some((term, _)) = self.armed.take() {
             self.server.arm(term, Time::NEVER);
         }
+    }
+
+    /// What holds for the kernel's watchdog from now on.
+    pub(crate) fn watch(&self, plan: WatchPlan) {
+        self.server.watch(plan);
     }
 
     /// The methods and hooks that hold from now on.

@@ -4,14 +4,17 @@
 
 use std::sync::Arc;
 
+use pgherd_api::MemberSelf;
 use pgherd_config::explain::changed;
 use pgherd_config::{Problem, Settings};
+use pgherd_core::Input;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::AgentError;
+use crate::agent::Agent;
 use crate::event::Event;
+use crate::{AgentError, start};
 
 /// Reads everything that was read at the start, again. It may wait for files.
 pub type Reread = Arc<dyn Fn() -> Result<Settings, Vec<Problem>> + Send + Sync>;
@@ -92,6 +95,42 @@ impl Reloader {
         if let Some(task) = self.task {
             task.abort();
             let _ = task.await;
+        }
+    }
+}
+
+impl Agent {
+    /// Begins to read the configuration again.
+    pub(crate) fn reload(&mut self) {
+        self.notify.reloading();
+        self.reloader.begin();
+    }
+
+    /// Takes over what a new reading says, as far as that is possible while the node runs.
+    pub(crate) fn reconfigure(&mut self, read: Result<Settings, Vec<Problem>>) {
+        self.notify.ready();
+        let Some(settings) = self.reloader.take(read) else { return };
+        let MemberSelf { conn_url, api_url, proxy_url, tags, .. } = start::member(settings);
+        let shown = self.store.member();
+        (shown.conn_url, shown.api_url) = (conn_url, api_url);
+        (shown.proxy_url, shown.tags) = (proxy_url, tags);
+        self.desk.send_modify(|desk| *desk = Arc::new(desk.with(settings)));
+        self.hooks.reload(settings.local.clone());
+        self.wishes.reload(settings.local.clone());
+        self.watchdog = settings.watchdog.clone();
+        let tags = crate::watch::tags(settings);
+        self.watch();
+        self.hook();
+        self.wish();
+        self.feed(Input::Tags(tags));
+    }
+
+    /// The watchdog's time follows the cluster's ttl.
+    pub(crate) fn watch(&mut self) {
+        let view = self.cluster.as_ref().map(|cluster| cluster.view());
+        let config = view.as_ref().and_then(|view| view.config.as_ref());
+        if let Some(ttl) = config.map(|config| config.value.ttl) {
+            self.postgres.watch(crate::watch::plan(&self.watchdog, ttl));
         }
     }
 }

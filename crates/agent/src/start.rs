@@ -27,6 +27,7 @@ use crate::disk::Disk;
 use crate::event::{EVENTS_BOUND, Event};
 use crate::hooks::HookReader;
 use crate::http::{self, Desk, Scheme};
+use crate::notify::Notify;
 use crate::patroni::PatroniLane;
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
@@ -43,13 +44,18 @@ const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A node, ready for its first turn. The caller holds the lock on its directory.
 #[expect(clippy::too_many_lines, reason = "each part is made once, and in this order")]
-pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, AgentError> {
+pub(crate) async fn start(
+    settings: Settings,
+    reread: Reread,
+    notify: Notify,
+) -> Result<Agent, AgentError> {
     let client = store::options(&settings.store).map(Client::new).map_err(AgentError::Endpoint)?;
     let durable = durable::load(&settings.run_dir)?;
     let address = settings.rest_listen;
     let listener = listen(address).await?;
     let addresses: Addresses = Arc::default();
     let (wishes, server, found, server_version) = open(&settings, &addresses).await?;
+    server.watch(crate::watch::plan(&settings.watchdog, settings.founding_policy.ttl));
 
     let incarnation = Incarnation(getrandom::u64().map_err(AgentError::Random)?);
     let node = Node::new(node_config(&settings)?, incarnation, durable, clock::now());
@@ -97,6 +103,8 @@ pub(crate) async fn start(settings: Settings, reread: Reread) -> Result<Agent, A
         wishes,
         slots: Slots::default(),
         cascading: Vec::new(),
+        watchdog: settings.watchdog.clone(),
+        notify,
         postgres: postgres(server, &found, &settings, addresses, &sender),
         reloader: Reloader::new(settings.clone(), reread, sender.clone())?,
         peers: Peers::new(identity, tls, sender),
@@ -198,7 +206,7 @@ fn identity(settings: &Settings) -> Identity {
 fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
     Ok(NodeConfig {
         name: settings.name.clone(),
-        tags: tags::meaning(&settings.tags),
+        tags: crate::watch::tags(settings),
         restores_alone: settings.lifecycle.hooks.restores_without_leader(),
         founding_policy: settings.founding_policy.clone(),
         may_found: settings.may_found,

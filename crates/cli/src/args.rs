@@ -55,6 +55,13 @@ pub(crate) struct AgentArgs {
     /// Only print an example of a settings file
     #[arg(long, conflicts_with = "validate_config")]
     pub(crate) generate_sample_config: bool,
+    /// Only make a settings file out of a PostgreSQL that runs: FILE, or standard output
+    #[arg(long, conflicts_with_all = ["validate_config", "generate_sample_config"])]
+    pub(crate) generate_config: bool,
+    /// That PostgreSQL, and its superuser: 'host=... port=... user=... password=...'; what isn't
+    /// there comes from PGHOST, PGPORT, PGUSER, PGPASSWORD
+    #[arg(long, value_name = "DSN", requires = "generate_config")]
+    pub(crate) dsn: Option<String>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,

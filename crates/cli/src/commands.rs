@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod check_config;
 pub(crate) mod explain_config;
 pub(crate) mod exporter;
+pub(crate) mod generate_config;
 pub(crate) mod health;
 pub(crate) mod init;
 pub(crate) mod router;

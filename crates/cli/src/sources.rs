@@ -78,7 +78,7 @@ fn environment() -> Result<BTreeMap<String, String>, Vec<Problem>> {
 }
 
 /// The host's name and its own address, as Spilo finds them.
-fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim().to_owned();
     let address = (name.as_str(), 0).to_socket_addrs().ok().and_then(|mut found| found.next());

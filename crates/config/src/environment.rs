@@ -242,7 +242,8 @@ fn strangers(environment: &BTreeMap<String, String>, known: &[Variable]) -> Vec<
 /// it (contract 3.1, 3.6).
 #[must_use]
 pub fn is_ours(name: &str) -> bool {
-    const STARTS: &[&str] = &[PREFIX, "PGHERD_", "KUBERNETES_", "PGPASSWORD", "SPILO_CONFIG"];
+    const STARTS: &[&str] =
+        &[PREFIX, "PGHERD_", "KUBERNETES_", "PGPASSWORD", "SPILO_CONFIG", "WATCHDOG_"];
     STARTS.iter().any(|start| name.starts_with(start))
         || name == "NOTIFY_SOCKET"
         || (name.starts_with("ETCD") && name.contains("PASSWORD"))

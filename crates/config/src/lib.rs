@@ -30,6 +30,7 @@ pub mod store;
 pub mod tags;
 #[cfg(test)]
 mod tests;
+pub mod watchdog;
 pub mod yaml;
 
 pub use lifecycle::Lifecycle;
@@ -41,6 +42,7 @@ pub use problem::{Problem, Severity};
 pub use secret::Secret;
 pub use settings::{Login, Settings, StoreSettings, StoreTls};
 pub use sources::Sources;
+pub use watchdog::{WatchdogMode, WatchdogSettings};
 
 /// A settings file to begin with.
 pub const SAMPLE: &str = include_str!("sample.yml");

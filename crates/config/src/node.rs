@@ -20,6 +20,7 @@ use crate::section::Section;
 use crate::settings::{Login, Settings};
 use crate::sources::Sources;
 use crate::store::store_address;
+use crate::watchdog;
 use crate::yaml::Value;
 
 /// Which cluster: `/namespace/scope/` in the store.
@@ -89,6 +90,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     let postgres = postgres(root);
     let tags = tags(&root.section("tags"));
     let ours = ours(&root.section("pgherd"));
+    let watchdog = watchdog::watchdog(&root.section("watchdog"));
     let log = crate::log::log(&root.section("log"));
     let (cluster, name, rest, postgres) = (cluster?, name?, rest?, postgres?);
     let beside = |data: &std::path::Path| data.with_file_name(format!("{name}.pgherd"));
@@ -101,6 +103,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
     Some(Settings {
         local: Local::default(),
         log,
+        watchdog,
         scope: cluster.scope,
         namespace: cluster.namespace,
         store: store?,

@@ -10,6 +10,7 @@ use crate::local::Local;
 use crate::log::LogSettings;
 use crate::rest::{RestClient, RestServer};
 use crate::secret::Secret;
+use crate::watchdog::WatchdogSettings;
 use pgherd_core::{NodeName, Policy};
 use serde_json::{Map, Value};
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub name: NodeName,
     /// What is told, and where.
     pub log: LogSettings,
+    /// The kernel's watchdog.
+    pub watchdog: WatchdogSettings,
     /// The cluster's name.
     pub scope: String,
     /// What the cluster's keys lie below; `service` in Patroni's default.

@@ -90,7 +90,7 @@ fn a_slip_in_a_key_is_an_error_and_a_strange_key_a_warning() {
         said.iter().any(|w| w == "node.yml:4: restapi.lisen: unknown key; did you mean 'listen'?")
     );
     let resolved =
-        resolve(&Sources::file("node.yml", &format!("{GOOD}watchdog: {{mode: off}}\nhobby: 1\n")))
+        resolve(&Sources::file("node.yml", &format!("{GOOD}thread_pool_size: 7\nhobby: 1\n")))
             .ok()
             .unwrap();
     let warned: Vec<String> = resolved.warnings.iter().map(ToString::to_string).collect();

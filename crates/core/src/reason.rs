@@ -314,7 +314,7 @@ impl Reason {
                 "PostgreSQL died; the key was released for a replica that has everything"
             }
             Self::PromotionRefused => {
-                "pre_promote failed; the key was released, and this node stays out for the ttl"
+                "pre_promote or the watchdog refused; the key was released, and this node stays out for the ttl"
             }
             Self::Unresponsive => "PostgreSQL does not answer; killed",
             Self::AnswersLate => "PostgreSQL does not answer; giving it time",

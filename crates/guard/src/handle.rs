@@ -20,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use crate::ARGV0;
 use crate::process::{ProcessState, boot_id, stat};
 use crate::shared::{Cause, Phase, Shared, Status};
+use crate::watchdog::{Watchdog, WatchdogState};
 
 /// How long a guard may take from its start to the postmaster's.
 const START_BOUND: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ pub struct GuardSpec {
     pub deadline: u64,
     /// The term that the deadline belongs to.
     pub term: u64,
+    /// The kernel's watchdog, and the seconds after which it resets the machine; 0: not now.
+    pub watchdog: Option<(Watchdog, u64)>,
 }
 
 /// Why there is no guard.
@@ -121,9 +124,12 @@ impl Guard {
         let errors = log.try_clone().map_err(failed("opening", &spec.log_file))?;
         let page = Shared::create(spec.term, spec.deadline);
         let (page, memory) = page.map_err(failed("making a shared page for", &spec.exe))?;
+        let timeout = spec.watchdog.as_ref().map_or(0, |(_, timeout)| *timeout);
+        page.watchdog_timeout.store(timeout, Ordering::SeqCst);
         let mut child = Command::new(&spec.exe)
             .arg0(ARGV0)
             .arg(&registration)
+            .args(spec.watchdog.as_ref().map(|(watchdog, _)| watchdog.argument()))
             .args(&spec.argv)
             .env_clear()
             .envs(spec.env.iter().map(|(name, value)| (name, value)))
@@ -194,6 +200,18 @@ impl Guard {
     pub fn armed(&self) -> (u64, u64) {
         let deadline = self.page.deadline.load(Ordering::SeqCst);
         (self.page.term.load(Ordering::SeqCst), deadline)
+    }
+
+    /// After how many seconds an unfed watchdog resets the machine from the next belief on; 0: it is
+    /// given back.
+    pub fn set_watchdog(&self, timeout: u64) {
+        self.page.watchdog_timeout.store(timeout, Ordering::SeqCst);
+    }
+
+    /// How it is with the kernel's watchdog.
+    #[must_use]
+    pub fn watchdog(&self) -> WatchdogState {
+        self.page.watchdog()
     }
 
     /// Asks the guard to kill everything now. Doesn't wait; see [`Self::status`].

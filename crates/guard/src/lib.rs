@@ -4,6 +4,7 @@
 //! Two sides, one page of shared memory between them ([`shared`]):
 //! - [`main`] is the guard process ([`watch`]): it starts the postmaster, sleeps until the deadline
 //!   and kills ([`tree`], with [`cgroup`] where there is one). It never waits for the agent, a disk, a lock or an allocation.
+//!   Where a kernel's watchdog is wanted, it feeds it ([`watchdog`]).
 //! - [`Guard`] is the agent's handle ([`handle`]): spawn, adopt after a restart, arm, kill.
 //! - [`sweep`] is for the case that the guard itself was killed: the kernel then kills the
 //!   postmaster, and the agent kills what that left behind.
@@ -18,12 +19,14 @@ mod shared;
 mod sweep;
 mod tree;
 mod watch;
+mod watchdog;
 
 pub use handle::{Guard, GuardError, GuardSpec, LastWords, last_words};
 pub use process::{Pid, ProcessStat, ProcessState, boottime_micros, stat};
 pub use shared::{Cause, NEVER, Phase, Status};
 pub use sweep::{SweepError, living_in, sweep};
 pub use watch::main;
+pub use watchdog::{Driver, Watchdog, WatchdogState};
 
 /// `argv[0]` and the command name of a guard: whoever is started under this name calls [`main`].
 pub const ARGV0: &str = "pg-fence";

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::watchdog::WatchdogState;
+
 /// "pgherd" and the layout's version, in one word.
 const MAGIC: u64 = u64::from_be_bytes(*b"pgherd\0\x01");
 /// One page; the layout needs far less.
@@ -88,6 +90,14 @@ pub(crate) struct Page {
     /// Wait status + 1 of the reaped postmaster; 0 before.
     waited: AtomicU64,
     pub(crate) spawn_errno: AtomicU64,
+    /// Seconds after which an unfed watchdog resets the machine; 0: it isn't wanted.
+    pub(crate) watchdog_timeout: AtomicU64,
+    /// 0 off, 1 running, errno + 2 failed.
+    watchdog: AtomicU64,
+    /// When to kill because the reset is near, CLOCK_BOOTTIME in microseconds; 0: never.
+    pub(crate) watchdog_limit: AtomicU64,
+    /// It is given back for good.
+    pub(crate) watchdog_over: AtomicU64,
 }
 
 impl Page {
@@ -104,6 +114,30 @@ impl Page {
 
     pub(crate) fn set_wait_status(&self, status: i32) {
         self.waited.store(u64::from(status.cast_unsigned()) + 1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_watchdog(&self, state: WatchdogState) {
+        let word = match state {
+            WatchdogState::Off => 0,
+            WatchdogState::Running => 1,
+            WatchdogState::Failed(errno) => u64::from(errno.unsigned_abs()) + 2,
+        };
+        self.watchdog.store(word, Ordering::SeqCst);
+    }
+
+    pub(crate) fn watchdog(&self) -> WatchdogState {
+        match self.watchdog.load(Ordering::SeqCst) {
+            0 => WatchdogState::Off,
+            1 => WatchdogState::Running,
+            word => WatchdogState::Failed(i32::try_from(word - 2).unwrap_or(0)),
+        }
+    }
+
+    /// When to kill: the end of belief, or a moment before the watchdog's reset.
+    pub(crate) fn end(&self) -> u64 {
+        let limit = self.watchdog_limit.load(Ordering::SeqCst);
+        let deadline = self.deadline.load(Ordering::SeqCst);
+        if limit == 0 { deadline } else { deadline.min(limit) }
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -1,5 +1,6 @@
 //! The guard process: starts the postmaster, sleeps until the deadline, kills, ends.
-//! Leaves the shared page's layout to `shared`, how to kill a tree to `tree`.
+//! Leaves the shared page's layout to `shared`, how to kill a tree to `tree`, the kernel's watchdog to
+//! `watchdog`.
 //!
 //! Nothing after [`Watch::start`] allocates, locks, logs or touches a disk before the last process
 //! is dead.
@@ -21,13 +22,14 @@ use crate::cgroup::Cgroup;
 use crate::process::{boot_id, boottime_micros, stat};
 use crate::shared::{Cause, Phase, Shared};
 use crate::tree::{Reaped, Tree};
+use crate::watchdog::Watchdog;
 
 /// It looks at the page at least this often, so that no lost wake-up can delay a deadline more.
 const LOOK_AGAIN_MICROS: u64 = 500_000;
 /// The pause between two looks at processes that are dying.
 const DYING_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
-/// The guard process. Arguments: `pg-fence REGISTRATION POSTGRES ARGS...`; standard input is the
+/// The guard process. Arguments: `pg-fence REGISTRATION [--watchdog=PATH] POSTGRES ARGS...`; standard input is the
 /// shared page, standard output and error the log that PostgreSQL inherits.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Watch::start(args) {
@@ -35,6 +37,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let cause = watch.until_over();
             watch.kill_all(cause);
             watch.last_words();
+            watch.wait_for_watchdog();
             if let Some(cgroup) = &watch.cgroup {
                 cgroup.remove();
             }
@@ -57,6 +60,7 @@ struct Watch {
     postmaster: i32,
     postmaster_fd: OwnedFd,
     postmaster_ended: bool,
+    feeds: bool,
 }
 
 impl Watch {
@@ -64,7 +68,11 @@ impl Watch {
         let mut args = args.into_iter().skip(1);
         let usage = || io::Error::other("expected: pg-fence REGISTRATION POSTGRES ARGS...");
         let registration = PathBuf::from(args.next().ok_or_else(usage)?);
-        let program = args.next().ok_or_else(usage)?;
+        let mut program = args.next().ok_or_else(usage)?;
+        let watchdog = Watchdog::of_argument(&program);
+        if watchdog.is_some() {
+            program = args.next().ok_or_else(usage)?;
+        }
         let page = Shared::open(io::stdin())?;
         let own = rustix::process::getpid();
 
@@ -91,6 +99,7 @@ impl Watch {
             page.set_phase(Phase::Empty);
         })?;
         stay_resident();
+        let feeds = watchdog.is_some_and(start_feeding);
         let start = stat(postmaster).map_or(0, |seen| seen.start);
         page.postmaster_start.store(start, Ordering::SeqCst);
         page.postmaster_pid.store(u64::from(postmaster.cast_unsigned()), Ordering::SeqCst);
@@ -106,6 +115,7 @@ impl Watch {
             postmaster,
             postmaster_fd,
             postmaster_ended,
+            feeds,
         })
     }
 
@@ -115,7 +125,7 @@ impl Watch {
             if self.page.kill_request.load(Ordering::SeqCst) != 0 {
                 return Cause::Request;
             }
-            let (now, deadline) = (boottime_micros(), self.page.deadline.load(Ordering::SeqCst));
+            let (now, deadline) = (boottime_micros(), self.page.end());
             if now >= deadline {
                 return Cause::Deadline;
             }
@@ -198,6 +208,16 @@ impl Watch {
         told
     }
 
+    /// A watchdog that isn't given back resets the machine, although nothing is left to fence. One
+    /// that can't be, does that.
+    fn wait_for_watchdog(&self) {
+        let mut looks = if self.feeds { 1_000 } else { 0 };
+        while looks > 0 && self.page.watchdog_over.load(Ordering::SeqCst) == 0 {
+            let _ = rustix::event::poll(&mut [], Some(&DYING_PAUSE));
+            looks -= 1;
+        }
+    }
+
     /// For a later agent: why this life ended. All are dead, so now a slow disk does no harm.
     fn last_words(&mut self) {
         let status = self.page.status();
@@ -272,10 +292,32 @@ fn take_signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// A thread for the watchdog; false, and said so, when there is none.
+fn start_feeding(watchdog: Watchdog) -> bool {
+    let feed = move || {
+        // A mapping of its own: it may outlive the watch by a moment.
+        let page = Shared::open(io::stdin());
+        if let Ok(page) = page {
+            before_others();
+            watchdog.feed(&page);
+        }
+    };
+    let started = std::thread::Builder::new().name("watchdog".to_owned()).spawn(feed);
+    if let Err(error) = &started {
+        let _ = writeln!(io::stderr(), "pgherd guard: nobody feeds the watchdog: {error}");
+    }
+    started.is_ok()
+}
+
 /// Where it is permitted: memory that can't be swapped out, and a place before ordinary processes.
 /// After the spawn, so that the postmaster inherits neither.
 fn stay_resident() {
     let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT);
+    before_others();
+}
+
+/// Where it is permitted, this thread has its turn before ordinary ones.
+fn before_others() {
     #[expect(unsafe_code, reason = "no safe wrapper for sched_setscheduler")]
     // SAFETY: a valid parameter block for this thread; failure (no permission) changes nothing.
     unsafe {

@@ -27,6 +27,7 @@ mod sql;
 mod tool;
 mod vet;
 mod wanted;
+mod watch;
 
 pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, discover};
@@ -41,6 +42,7 @@ pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings, account};
 pub use slots::{Dropping, LogicalSlot, SlotPattern, SlotSeen, SlotWishes};
 pub use wanted::{COMMAND_LINE, Configuration, Wanted};
+pub use watch::{Driver, WatchPlan, Watchdog};
 
 /// Parameters that pgherd sets itself; the user's values for them are ignored.
 pub const CONTROLLED: &[&str] = &[

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::PgError;
+use crate::watch::WatchPlan;
 
 /// How long a guard may take to kill before it is killed itself.
 const GUARD_PATIENCE: Duration = Duration::from_millis(100);
@@ -98,6 +99,7 @@ pub(crate) struct Fence {
     /// Counts the postmasters that ended.
     ends: watch::Sender<u64>,
     armed: Mutex<Option<(u64, u64)>>,
+    watch: Mutex<Option<WatchPlan>>,
     /// Processes without a guard may live in the data directory.
     pub(crate) unguarded: AtomicBool,
 }
@@ -112,6 +114,7 @@ impl Fence {
             kills: watch::Sender::new(0),
             ends: watch::Sender::new(0),
             armed: Mutex::new(armed),
+            watch: Mutex::new(None),
             unguarded: AtomicBool::new(false),
         }
     }
@@ -165,6 +168,18 @@ impl Fence {
         let wanted = (term.0, deadline.0);
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         self.life().is_none_or(|life| life.guard.arm(wanted.0, wanted.1))
+    }
+
+    /// What holds for the kernel's watchdog from now on.
+    pub(crate) fn watch(&self, plan: WatchPlan) {
+        if let Some(life) = self.life() {
+            life.guard.set_watchdog(plan.timeout.unwrap_or(0));
+        }
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    }
+
+    pub(crate) fn watch_plan(&self) -> Option<WatchPlan> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts a guard and postmaster. Blocks. A kill that comes meanwhile is obeyed.

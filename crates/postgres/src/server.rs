@@ -18,6 +18,7 @@ use crate::pending::Pending;
 use crate::slots::{SlotSeen, SlotWishes};
 use crate::sql::{Sql, Task};
 use crate::vet::Confs;
+use crate::watch::WatchPlan;
 use crate::{Peers, PgError, Settings, Wanted, files};
 
 /// One PostgreSQL and everything the agent holds of it. Dropping it stops nothing: PostgreSQL and
@@ -184,6 +185,11 @@ impl Server {
     /// guard kills already.
     pub fn arm(&self, term: Term, deadline: Time) -> bool {
         self.core.fence.arm(term, deadline)
+    }
+
+    /// What holds for the kernel's watchdog from now on. To be said before the first start.
+    pub fn watch(&self, plan: WatchPlan) {
+        self.core.fence.watch(plan);
     }
 
     /// The methods and hooks that hold from now on.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pgherd_agent::Notify;
 
-use super::{asked_to_stop, block_on, check_config, settle_down};
+use super::{asked_to_stop, block_on, check_config, generate_config, settle_down};
 use crate::args::{AgentArgs, Report};
 use crate::lock::Lock;
 use crate::output::{Failure, Outcome, Printer, warn};
@@ -21,6 +22,9 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
         return Ok(Printer::new().raw(pgherd_config::SAMPLE)?);
     }
     let file = args.file.as_deref();
+    if args.generate_config {
+        return generate_config::run(file, args.dsn.as_deref());
+    }
     if args.validate_config {
         return check_config::check(file, Report::Pretty);
     }
@@ -41,6 +45,7 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
     };
     // The agent takes this lock itself, and doesn't wait for it.
     Lock::wait_free(&settings.run_dir.join("agent.lock"), PREDECESSOR);
+    let notify = Notify::of(|name| std::env::var_os(name));
     sources::forget_environment();
     let log = log::start(&settings.log, "patroni.log");
     let logging = log.handle();
@@ -59,7 +64,7 @@ pub(crate) fn run(args: &AgentArgs) -> Outcome {
     });
     block_on(async {
         let stop = asked_to_stop()?;
-        Ok(Box::pin(pgherd_agent::run(settings, reread, stop))
+        Ok(Box::pin(pgherd_agent::run(settings, reread, notify, stop))
             .await
             .context("the agent stopped")?)
     })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pgherd_agent::Notify;
 use pgherd_router::topology::Topology;
 use pgherd_router::{ReadFallback, Router, RouterConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,10 +41,16 @@ pub(crate) fn run(args: &FileArgs) -> Outcome {
     let lock = args.with_parent.then(|| Lock::wait(&args.file.with_extension("lock"), PREDECESSOR));
     let _lock = lock.transpose().map_err(anyhow::Error::from)?;
     let log = log::start(&settings.log, "router.log");
-    block_on(serve(settings, &args.file, log.handle()))
+    let notify = Notify::of(|name| std::env::var_os(name));
+    block_on(serve(settings, &args.file, log.handle(), &notify))
 }
 
-async fn serve(settings: RouterSettings, file: &Path, log: log::Handle) -> Outcome {
+async fn serve(
+    settings: RouterSettings,
+    file: &Path,
+    log: log::Handle,
+    notify: &Notify,
+) -> Outcome {
     let stop = asked_to_stop()?;
     let mut rereading = tokio::spawn(reread(file.to_owned(), settings.clone(), log)?);
     let client = live::client(&settings.store)?;
@@ -54,12 +61,14 @@ async fn serve(settings: RouterSettings, file: &Path, log: log::Handle) -> Outco
     let mut feed = tokio::spawn(topology::feed(live, sender));
     let router = Router::start(config(settings), receiver);
     let router = router.context("the router can't start")?;
+    notify.ready();
     let refused = tokio::select! {
         () = stop => None,
         ended = &mut feed => ended.ok().and_then(Result::err),
         // It never ends by itself.
         _ = &mut rereading => None,
     };
+    notify.stopping();
     rereading.abort();
     router.shutdown(DRAIN).await;
     feed.abort();

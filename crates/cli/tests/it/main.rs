@@ -5,6 +5,7 @@
 
 mod config;
 mod log;
+mod systemd;
 
 use std::fs;
 use std::net::TcpListener;

@@ -78,8 +78,13 @@ pub(super) const KEYS: &[Key] = &[
     local("restapi.keyfile", Path, "", "The certificate's key."),
     local("restapi.keyfile_password", Secret, "", "The key's password."),
     local("restapi.cafile", Path, "", "Who signs clients' certificates."),
-    local("restapi.ciphers", Text, "", "Which ciphers, in OpenSSL's words.")
-        .unused("the TLS library allows only safe ones"),
+    local(
+        "restapi.ciphers",
+        Text,
+        "",
+        "The suites of TLS 1.2 that are offered, by OpenSSL's names: ECDHE-RSA-AES256-GCM-SHA384:... \
+         Every one that there is is safe; words like HIGH have no effect.",
+    ),
     local(
         "restapi.verify_client",
         Choice(&["none", "optional", "required"]),
@@ -159,24 +164,34 @@ pub(super) const KEYS: &[Key] = &[
     local("bootstrap.users", Free, "", "Roles to make.").unused(
         "Patroni 4 dropped it; make roles with SQL, for example in bootstrap.post_bootstrap",
     ),
-    local("watchdog", Section, "", "A kernel watchdog."),
+    local("watchdog", Section, "", "The kernel's watchdog, which resets a machine that hangs."),
     local(
         "watchdog.mode",
         Choice(&["automatic", "required", "off", "true", "false"]),
         "automatic",
-        "Whether it is used.",
+        "Whether the leader uses it: where it can (automatic), or as a condition for leading.",
+    ),
+    local(
+        "watchdog.device",
+        Path,
+        "/dev/watchdog",
+        "Which; PostgreSQL's user must be able to write it.",
     )
-    .unused(NOT_YET),
-    local("watchdog.device", Path, "/dev/watchdog", "Which.").unused(NOT_YET),
+    .fixed(),
     local(
         "watchdog.safety_margin",
         Whole(-1),
         "5",
-        "Seconds between its reset and the lease's end.",
+        "Seconds between its reset and the lease's end; -1: it resets after half of the ttl. It counts in \
+         whole seconds: a ttl below 20 needs -1.",
+    ),
+    local(
+        "watchdog.driver",
+        Choice(&["default", "testing"]),
+        "default",
+        "With testing the device is a file or a pipe that gets everything in writing.",
     )
-    .unused(NOT_YET),
-    local("watchdog.driver", Choice(&["default", "testing"]), "default", "Patroni's driver.")
-        .unused("there is one driver"),
+    .fixed(),
     local(
         "tags",
         Section,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use pgherd_guard::{
-    ARGV0, Cause, Guard, GuardError, GuardSpec, NEVER, Phase, boottime_micros, last_words,
-    living_in, sweep,
+    ARGV0, Cause, Driver, Guard, GuardError, GuardSpec, NEVER, Phase, Watchdog, WatchdogState,
+    boottime_micros, last_words, living_in, sweep,
 };
 use rustix::process::{Pid, Signal};
 
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
         trial("agent_killed_nothing_dies", agent_killed_nothing_dies),
         trial("one_guard_per_directory", one_guard_per_directory),
         trial("environment_is_only_what_was_given", environment_is_only_what_was_given),
+        trial("watchdog_is_fed_with_beliefs_only", watchdog_is_fed_with_beliefs_only),
+        trial("watchdog_that_starves_kills_first", watchdog_that_starves_kills_first),
+        trial("watchdog_that_hangs_delays_no_kill", watchdog_that_hangs_delays_no_kill),
+        trial("watchdog_that_cant_be_used_is_said", watchdog_that_cant_be_used_is_said),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -83,6 +87,7 @@ fn spec(dir: &Path, script: &str, deadline: u64) -> GuardSpec {
         log_file: dir.join("log"),
         deadline,
         term: 7,
+        watchdog: None,
     }
 }
 
@@ -294,4 +299,92 @@ fn environment_is_only_what_was_given(dir: &Path) {
     assert_eq!(comm.unwrap().trim(), ARGV0);
     guard.kill();
     ends_empty(dir, &guard, Cause::Request);
+}
+
+/// A guard with a file for a watchdog, which gets everything in writing.
+fn watched(dir: &Path, device: &Path, driver: Driver, timeout: u64, deadline: u64) -> Guard {
+    let watchdog = Some((Watchdog { device: device.to_owned(), driver }, timeout));
+    Guard::spawn(&GuardSpec { watchdog, ..spec(dir, "exec sleep 1000", deadline) }).unwrap()
+}
+
+fn watchdog_is_fed_with_beliefs_only(dir: &Path) {
+    let device = dir.join("watchdog");
+    std::fs::write(&device, "").unwrap();
+    let fed = || std::fs::read_to_string(&device).unwrap();
+    let guard = watched(dir, &device, Driver::Testing, 20, NEVER);
+    // A replica's: nothing is armed.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!((fed().as_str(), guard.watchdog()), ("", WatchdogState::Off));
+    guard.arm(8, boottime_micros() + 50_000_000);
+    until("opened", || guard.watchdog() == WatchdogState::Running);
+    assert_eq!(fed(), "Ctimeout=20\n1");
+    // Being alive is no belief, and one that is nearly over isn't fed.
+    std::thread::sleep(Duration::from_millis(300));
+    guard.arm(8, boottime_micros() + 19_000_000);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(fed(), "Ctimeout=20\n1");
+    guard.arm(8, boottime_micros() + 60_000_000);
+    until("fed", || fed() == "Ctimeout=20\n11");
+    guard.set_watchdog(30);
+    guard.arm(8, boottime_micros() + 61_000_000);
+    until("another timeout", || fed() == "Ctimeout=20\n11Ctimeout=30\n1");
+    guard.arm(8, NEVER);
+    until("given back", || fed() == "Ctimeout=20\n11Ctimeout=30\n1V");
+    guard.arm(8, boottime_micros() + 60_000_000);
+    until("taken again", || guard.watchdog() == WatchdogState::Running);
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+    assert!(fed().ends_with("1V"), "{}", fed());
+}
+
+/// The belief would go on, but the watchdog was fed too long ago: the reset finds nothing to fence.
+fn watchdog_that_starves_kills_first(dir: &Path) {
+    let device = dir.join("watchdog");
+    std::fs::write(&device, "").unwrap();
+    let begin = Instant::now();
+    let guard = watched(dir, &device, Driver::Testing, 4, boottime_micros() + 60_000_000);
+    ends_empty(dir, &guard, Cause::Deadline);
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(2_800) && took < Duration::from_secs(4), "{took:?}");
+    assert_eq!(std::fs::read_to_string(&device).unwrap(), "Ctimeout=4\n1V");
+}
+
+/// Opening a pipe that nobody reads hangs.
+fn watchdog_that_hangs_delays_no_kill(dir: &Path) {
+    let device = dir.join("watchdog");
+    assert!(Command::new("mkfifo").arg(&device).status().unwrap().success());
+    let deadline = boottime_micros() + 500_000;
+    let watchdog = Some((Watchdog { device, driver: Driver::Testing }, 0));
+    let guard = Guard::spawn(&GuardSpec { watchdog, ..spec(dir, TREE, deadline + 60_000_000) });
+    let guard = guard.unwrap();
+    until("the tree is there", || living_in(dir).len() == TREE_SIZE);
+    guard.set_watchdog(1);
+    std::thread::sleep(Duration::from_millis(100));
+    guard.set_deadline(boottime_micros() + 100_000);
+    let begin = Instant::now();
+    until("empty", || guard.status().phase == Phase::Empty);
+    assert!(begin.elapsed() < Duration::from_millis(400), "{:?}", begin.elapsed());
+    until("the guard has ended", || !guard.is_alive());
+}
+
+fn watchdog_that_cant_be_used_is_said(dir: &Path) {
+    let deadline = boottime_micros() + 60_000_000;
+    let guard = watched(dir, &dir.join("none"), Driver::Testing, 2, deadline);
+    until("failed", || guard.watchdog() == WatchdogState::Failed(libc_enoent()));
+    assert_eq!(guard.status().phase, Phase::Running);
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+    // A file is no device of the kernel's.
+    let device = dir.join("watchdog");
+    std::fs::write(&device, "").unwrap();
+    let guard = watched(dir, &device, Driver::Kernel, 2, deadline);
+    until("failed", || matches!(guard.watchdog(), WatchdogState::Failed(_)));
+    // It was opened, and may be running.
+    assert_eq!(std::fs::read_to_string(&device).unwrap(), "V");
+    guard.kill();
+    ends_empty(dir, &guard, Cause::Request);
+}
+
+fn libc_enoent() -> i32 {
+    rustix::io::Errno::NOENT.raw_os_error()
 }

@@ -20,6 +20,7 @@ const CHECKPOINT: Duration = Duration::from_secs(3600);
 impl Core {
     pub(super) async fn promote(self: &Arc<Self>, wanted: &SyncNames) -> Result<(), PgError> {
         let life = self.running()?;
+        self.ask_watchdog(&life).await?;
         self.ask_pre_promote().await?;
         let sql = self.sql().await?;
         let waits = !wanted.names.is_empty();

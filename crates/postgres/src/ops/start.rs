@@ -68,6 +68,7 @@ impl Core {
         }
         self.memory.forget().await;
         let core = Arc::clone(self);
+        let primary = shape.role() == Role::Primary;
         let (life, log_from) = blocking(move || {
             let settings = &core.settings;
             if settings.rewinding_mark().exists() {
@@ -86,6 +87,10 @@ impl Core {
             Ok((life, log_from))
         })
         .await??;
+        if primary && let Err(error) = self.ask_watchdog(&life).await {
+            life.guard.kill();
+            return Err(error);
+        }
         let sql = self.wait_accepting(&life, log_from).await?;
         Ok((life, sql))
     }
@@ -125,6 +130,10 @@ impl Core {
             // Set from what is armed when it starts.
             deadline: 0,
             term: 0,
+            watchdog: self
+                .fence
+                .watch_plan()
+                .map(|plan| (plan.watchdog, plan.timeout.unwrap_or(0))),
         }
     }
 
