@@ -205,3 +205,76 @@ pub(crate) fn adopts_what_was_started_by_hand() {
     let log = fs::read_to_string(site.nodes[0].log()).unwrap();
     assert!(log.contains("started again under a guard"), "{log}");
 }
+
+/// A PostgreSQL with settings of its own becomes a node by what `--generate-config` makes of it.
+pub(crate) fn a_node_from_generated_settings() {
+    let Some(mut site) = Site::new(&Options::default()) else { return };
+    let node = &site.nodes[0];
+    let (dir, port, rest) = (node.dir.display().to_string(), node.postgres, node.rest);
+    as_postgres(&format!(
+        "cd {dir}; bin=$(ls -d /usr/lib/postgresql/*/bin | tail -1); echo e2e-superuser > pw
+         $bin/initdb -D data -U postgres --pwfile pw -A scram-sha-256 > /dev/null
+         printf '%s\n' 'work_mem = 7MB' 'max_connections = 77' \"listen_addresses = '127.0.0.1'\" \
+           'port = {port}' \"unix_socket_directories = '{dir}'\" >> data/postgresql.conf
+         printf '%s\n' 'host replication all 127.0.0.1/32 scram-sha-256 # mine' >> data/pg_hba.conf
+         $bin/pg_ctl -D data -w -l hand.log start > /dev/null
+         export PGPASSWORD=e2e-superuser PGHOST={dir} PGPORT={port} PGUSER=postgres
+         $bin/psql -qc 'CREATE TABLE mine AS SELECT 7::bigint AS n' \
+           -c \"CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'e2e-replicator'\" \
+           -c \"CREATE ROLE rewind LOGIN PASSWORD 'e2e-rewind'\""
+    ));
+    let original = fs::read_to_string(node.file()).unwrap();
+    fs::remove_file(node.file()).unwrap();
+    let generate = |dsn: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command.args(["agent", "--generate-config"]).arg(node.file()).args(["--dsn", dsn]);
+        command.output().unwrap()
+    };
+    let refused = generate(&format!(
+        "host={dir} port={port} user=replicator password=e2e-replicator dbname=postgres"
+    ));
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+    let made = generate(&format!("host={dir} port={port} user=postgres password=e2e-superuser"));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert_eq!(generate("host=x").status.code(), Some(2), "nothing is overwritten");
+    let text = fs::read_to_string(node.file()).unwrap();
+    for line in [
+        "max_connections: '77'",
+        "work_mem: 7MB",
+        "username: replicator",
+        "data_dir:",
+        "host replication all 127.0.0.1/32 scram-sha-256",
+        "bin_dir: /usr/lib/postgresql/",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let mut check = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+    let check = check.arg("check-config").arg(node.file()).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.success(), "{said}\n{text}");
+    // What only a person knows: the members' store and ports, one secret, and the passwords.
+    let store = original.split("etcd3:").nth(1).unwrap().split("bootstrap:").next().unwrap();
+    let host_of_store = store.trim().trim_start_matches("hosts: [").trim_end_matches(']');
+    let secret = text.lines().find(|line| line.contains("peer_secret: ")).unwrap();
+    let text = text
+        .replace("127.0.0.1:2379", host_of_store.split(',').next().unwrap())
+        .replace("127.0.0.1:8008", &format!("127.0.0.1:{rest}"))
+        .replace("scope: pgherd", "scope: many")
+        .replace(secret, &format!("  peer_secret: e2e-peers\n  run_dir: {dir}/run"))
+        .replace("password: change-me", "password: e2e-replicator");
+    let name = text.lines().find(|line| line.starts_with("name: ")).unwrap().to_owned();
+    give(&node.file(), Some(&text.replace(&name, "name: node1")));
+    for node in &site.nodes[1..] {
+        let text = fs::read_to_string(node.file()).unwrap();
+        let (before, rest) = text.split_once("bootstrap:\n").unwrap();
+        let (_, after) = rest.split_once("postgresql:\n").unwrap();
+        give(&node.file(), Some(&format!("{before}postgresql:\n{after}")));
+    }
+    site.start();
+    assert_eq!(numbers(&site.write_port(), "SELECT n FROM mine", LIMIT), [7]);
+    assert_eq!(site.leader().as_deref(), Some("node1"));
+    let setting = "SELECT setting::bigint FROM pg_settings WHERE name = 'max_connections'";
+    assert_eq!(numbers(&site.write_port(), setting, LIMIT), [77]);
+    let setting = "SELECT setting::bigint FROM pg_settings WHERE name = 'work_mem'";
+    assert_eq!(numbers(&site.write_port(), setting, LIMIT), [7168]);
+}

@@ -19,6 +19,7 @@ mod patroni;
 mod patronictl;
 mod processes;
 mod round;
+mod surroundings;
 mod writer;
 
 use std::path::Path;
@@ -59,6 +60,9 @@ fn main() -> ExitCode {
         test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),
         test("adopts_what_was_started_by_hand", lifecycle::adopts_what_was_started_by_hand),
         test("patroni_and_pgherd_in_one_cluster", patroni::patroni_and_pgherd_in_one_cluster),
+        test("an_agent_and_what_surrounds_it", surroundings::an_agent_and_what_surrounds_it),
+        test("the_first_process_of_a_container", surroundings::the_first_process_of_a_container),
+        test("a_node_from_generated_settings", lifecycle::a_node_from_generated_settings),
         test("patronictl", patronictl::works_and_looks_alike),
     ];
     tests.extend(Fault::ALL.map(|fault| {

@@ -56,6 +56,10 @@ pub(crate) struct Site {
     write: u16,
     pub(crate) read: u16,
     secure: Option<Certificates>,
+    /// What agents find in their environment beside the test's own.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Agents are started as a container's are: each below a first process of its own.
+    pub(crate) first: bool,
 }
 
 /// One member of etcd.
@@ -118,6 +122,8 @@ impl Site {
         };
         let mut site = Self {
             secure: None,
+            environment: Vec::new(),
+            first: false,
             etcd: etcd.collect(),
             nodes: (0..3).map(node).collect(),
             router: None,
@@ -218,8 +224,16 @@ impl Site {
     pub(crate) fn start_agent(&mut self, name: &str) {
         let index = self.index(name);
         let node = &self.nodes[index];
-        let mut command = Command::new(program());
+        let program = program();
+        let mut command = if self.first {
+            let mut command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(&program);
+            command
+        } else {
+            Command::new(&program)
+        };
         command.arg("agent").arg(node.file());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let agent = spawn(&mut command, &node.log());
         self.nodes[index].agent = Some(agent);
     }
@@ -244,6 +258,11 @@ impl Site {
         let index = self.index(name);
         let mut agent = self.nodes[index].agent.take().expect("it ran");
         agent.wait().unwrap();
+    }
+
+    /// The agent's process.
+    pub(crate) fn agent(&self, name: &str) -> u32 {
+        self.node(name).agent.as_ref().expect("it runs").id()
     }
 
     pub(crate) fn start_router(&mut self) {

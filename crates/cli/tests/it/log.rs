@@ -136,8 +136,11 @@ fn a_log_that_hangs_stops_nothing() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let pipe = router.log();
+    // Open for writing too: the pipe doesn't end when the file is opened anew.
+    let mut held = fs::File::options();
+    held.read(true).write(true);
     let reader = std::thread::spawn(move || {
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(fs::File::open(pipe)?));
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(held.open(pipe)?));
         let found =
             lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("lines were lost")));
         found.unwrap_or_else(|| Ok(String::new()))
