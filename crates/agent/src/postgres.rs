@@ -23,7 +23,7 @@ use crate::event::Event;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks while a decision waits for what they show.
-const HURRIED: Duration = Duration::from_millis(15);
+const HURRIED: Duration = Duration::from_millis(6);
 /// A look at files that takes longer isn't waited for; the observation goes on without it.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 

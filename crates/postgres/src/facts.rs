@@ -94,6 +94,12 @@ struct Constants {
 }
 
 impl Memory {
+    /// After a promotion: the connection goes on, what was known of the timeline doesn't.
+    pub(crate) fn forget_timeline(&self) {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// What the latest observation of a running server says to readers.
     pub(crate) fn shown(&self) -> Shown {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -32,10 +32,14 @@ impl Core {
         let shape = Shape { names: SyncNames::nobody(), standby: Some(follows) };
         let wanted = shape.conninfo(&self.settings);
         self.write_conf(shape).await?;
+        let before = receivers(&life, false);
         self.reload(&life, "primary_conninfo", &wanted).await?;
         // The startup process ends the receiver itself, but not while replay waits or is paused.
         if streams {
-            receivers(&life, false).into_iter().for_each(terminate);
+            // One that has come since has the new upstream, and would be missed for as long as
+            // `wal_retrieve_retry_interval`.
+            let now = receivers(&life, false);
+            before.into_iter().filter(|pid| now.contains(pid)).for_each(terminate);
             Ok(())
         } else {
             self.no_receiver(&life).await

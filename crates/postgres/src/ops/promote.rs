@@ -35,14 +35,18 @@ impl Core {
             self.reload(&life, "synchronous_standby_names", &value).await?;
         }
         sql.rows("promoting", "SELECT pg_promote(false)", QUICK).await?;
-        self.until_promoted(&sql).await?;
-        self.memory.forget().await;
-        self.checkpoint_soon();
-        if waits {
-            self.put_names_in_force(&life, &sql, wanted).await
-        } else {
-            self.write_names(&life, wanted).await
+        // Who will probe comes in meanwhile.
+        let probe = async { if waits { self.probe().await.map(Some) } else { Ok(None) } };
+        let (promoted, probe) = tokio::join!(self.until_promoted(&sql), probe);
+        promoted?;
+        self.memory.forget_timeline();
+        match probe? {
+            Some(probe) => self.put_names_in_force(&life, &sql, &probe, wanted).await?,
+            None => self.write_names(&life, wanted).await?,
         }
+        // Only now: its writing would slow down what everybody waits for.
+        self.checkpoint_soon();
+        Ok(())
     }
 
     /// The user's script, while this is still a standby. A script that never ends would hold the

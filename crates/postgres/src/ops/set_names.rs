@@ -36,7 +36,8 @@ impl Core {
         let (waited, waits) = (!now.trim().is_empty(), !wanted.names.is_empty());
         if waits && !(waited && life.waits_proven.load(Ordering::SeqCst)) {
             self.write_names(&life, &SyncNames::nobody()).await?;
-            self.put_names_in_force(&life, &sql, wanted).await?;
+            let probe = self.probe().await?;
+            self.put_names_in_force(&life, &sql, &probe, wanted).await?;
         } else {
             self.write_names(&life, wanted).await?;
         }
@@ -48,6 +49,10 @@ impl Core {
             }
             return within(QUICK, "commits that wait for nobody", self.see_no_wait()).await;
         }
+        if waited && crate::names::parse(&now).is_nobody() {
+            // Who still goes by the list that nobody satisfies releases nothing.
+            return Ok(());
+        }
         self.walsenders_have_loaded(&sql, &before).await
     }
 
@@ -56,9 +61,10 @@ impl Core {
         self: &Arc<Self>,
         life: &Life,
         sql: &Sql,
+        probe: &Sql,
         wanted: &SyncNames,
     ) -> Result<(), PgError> {
-        within(QUICK, "a commit that waits", self.see_a_wait(sql)).await?;
+        within(QUICK, "a commit that waits", see_a_wait(sql, probe)).await?;
         life.waits_proven.store(true, Ordering::SeqCst);
         if wanted.is_nobody() { Ok(()) } else { self.write_names(life, wanted).await }
     }
@@ -74,41 +80,16 @@ impl Core {
         self.reload(life, "synchronous_standby_names", &text).await
     }
 
-    /// Commits nothing until a commit is seen to wait, then ends that wait.
-    async fn see_a_wait(&self, watcher: &Sql) -> Result<(), PgError> {
+    /// A connection whose commits wait where any do.
+    pub(super) async fn probe(&self) -> Result<Sql, PgError> {
         let probe = self.sql().await?;
         probe.rows("a probe commit", "SET synchronous_commit = on", QUICK).await?;
-        let pid = probe.cell("a probe commit", "SELECT pg_backend_pid()", QUICK).await?;
-        let waiting =
-            format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'");
-        loop {
-            let commit = probe.rows("a probe commit", COMMIT, QUICK);
-            let seen = async {
-                while watcher.cell("watching a commit", &waiting, QUICK).await?.is_empty() {
-                    tokio::time::sleep(POLL).await;
-                }
-                let cancel = format!("SELECT pg_cancel_backend({pid})");
-                watcher.cell("ending a probe commit", &cancel, QUICK).await
-            };
-            tokio::pin!(commit);
-            tokio::select! {
-                biased;
-                // It didn't wait: the checkpointer hasn't seen the list yet.
-                done = &mut commit => { done?; }
-                seen = seen => {
-                    seen?;
-                    commit.await?;
-                    return Ok(());
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        Ok(probe)
     }
 
     /// Commits nothing until that waits for nobody.
     async fn see_no_wait(&self) -> Result<(), PgError> {
-        let probe = self.sql().await?;
-        probe.rows("a probe commit", "SET synchronous_commit = on", QUICK).await?;
+        let probe = self.probe().await?;
         // The checkpointer releases whoever still waits.
         probe.rows("a probe commit", COMMIT, QUICK).await.map(|_| ())
     }
@@ -142,6 +123,35 @@ impl Core {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+/// Commits nothing until a commit is seen to wait, then ends that wait.
+async fn see_a_wait(watcher: &Sql, probe: &Sql) -> Result<(), PgError> {
+    let pid = probe.cell("a probe commit", "SELECT pg_backend_pid()", QUICK).await?;
+    let waiting =
+        format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'");
+    loop {
+        let commit = probe.rows("a probe commit", COMMIT, QUICK);
+        let seen = async {
+            while watcher.cell("watching a commit", &waiting, QUICK).await?.is_empty() {
+                tokio::time::sleep(POLL).await;
+            }
+            let cancel = format!("SELECT pg_cancel_backend({pid})");
+            watcher.cell("ending a probe commit", &cancel, QUICK).await
+        };
+        tokio::pin!(commit);
+        tokio::select! {
+            biased;
+            // It didn't wait: the checkpointer hasn't seen the list yet.
+            done = &mut commit => { done?; }
+            seen = seen => {
+                seen?;
+                commit.await?;
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -38,7 +38,11 @@ impl Core {
         let first = if waits { SyncNames::nobody() } else { SyncNames::default() };
         let shape = Shape { names: first, standby: None };
         let (life, sql) = self.start(shape, kills_seen).await?;
-        if waits { self.put_names_in_force(&life, &sql, names).await } else { Ok(()) }
+        if !waits {
+            return Ok(());
+        }
+        let probe = self.probe().await?;
+        self.put_names_in_force(&life, &sql, &probe, names).await
     }
 
     /// A replica's list is the impossible one, so that a promotion begins with commits that wait.

@@ -152,9 +152,16 @@ async fn follow_another() {
     two.arm_for_ever();
     two.done(PgOp::Promote { names: list(&[]) }).await;
     two.done(PgOp::EnsureSlots { nodes: vec![three.settings.node.clone()] }).await;
+    three.done(PgOp::Follow { upstream: None }).await;
+    let ended = || {
+        let log = std::fs::read_to_string(&three.settings.log_file).unwrap();
+        log.matches("terminating walreceiver process").count()
+    };
+    let before = ended();
     let begin = Instant::now();
     three.done(PgOp::Follow { upstream: Some(Upstream::Leader(two.settings.node.clone())) }).await;
     three.until_streaming().await;
+    assert_eq!(ended(), before, "the receiver of the new upstream was ended");
     eprintln!("    streaming from the new primary after {:?}", begin.elapsed());
     three.until("timeline 2", async || three.running().await.timeline == Timeline(2)).await;
 }
