@@ -443,8 +443,10 @@ impl Node {
             }
             PgOp::Rewind { .. } => match failure.kind {
                 PgFailureKind::RewindImpossible => self.backoff.rewind_impossible = true,
+                // A copy needs more room than a repair: there is none for it either, and it would take
+                // the place of the data that is there.
+                PgFailureKind::DiskFull => {}
                 PgFailureKind::TimedOut
-                | PgFailureKind::DiskFull
                 | PgFailureKind::SourceUnreachable
                 | PgFailureKind::ToolFailed
                 | PgFailureKind::QueryFailed
