@@ -41,7 +41,7 @@ impl Core {
         promoted?;
         self.memory.forget_timeline();
         match probe? {
-            Some(probe) => self.put_names_in_force(&life, &sql, &probe, wanted).await?,
+            Some(probe) => self.put_names_in_force(&life, &sql, probe, wanted).await?,
             None => self.write_names(&life, wanted).await?,
         }
         // Only now: its writing would slow down what everybody waits for.

@@ -37,7 +37,7 @@ impl Core {
         if waits && !(waited && life.waits_proven.load(Ordering::SeqCst)) {
             self.write_names(&life, &SyncNames::nobody()).await?;
             let probe = self.probe().await?;
-            self.put_names_in_force(&life, &sql, &probe, wanted).await?;
+            self.put_names_in_force(&life, &sql, probe, wanted).await?;
         } else {
             self.write_names(&life, wanted).await?;
         }
@@ -61,10 +61,12 @@ impl Core {
         self: &Arc<Self>,
         life: &Life,
         sql: &Sql,
-        probe: &Sql,
+        probe: Sql,
         wanted: &SyncNames,
     ) -> Result<(), PgError> {
-        within(QUICK, "a commit that waits", see_a_wait(sql, probe)).await?;
+        within(QUICK, "a commit that waits", see_a_wait(sql, &probe)).await?;
+        // Its slot is needed for who looks whether the list is there, when clients have all the others.
+        drop(probe);
         life.waits_proven.store(true, Ordering::SeqCst);
         if wanted.is_nobody() { Ok(()) } else { self.write_names(life, wanted).await }
     }

@@ -42,7 +42,7 @@ impl Core {
             return Ok(());
         }
         let probe = self.probe().await?;
-        self.put_names_in_force(&life, &sql, &probe, names).await
+        self.put_names_in_force(&life, &sql, probe, names).await
     }
 
     /// A replica's list is the impossible one, so that a promotion begins with commits that wait.
