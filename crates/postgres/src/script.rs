@@ -11,7 +11,7 @@ use pgherd_core::postgres::PgFailureKind;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use crate::PgError;
-use crate::tool::Group;
+use crate::tool::{Group, with_home};
 
 /// For commands that are told nothing.
 pub(crate) const NO_ARGUMENTS: [&str; 0] = [];
@@ -101,5 +101,5 @@ fn script_environment() -> Vec<(OsString, OsString)> {
         let store = name.starts_with("ETCD") && name.contains("PASSWORD");
         !store && !foreign.iter().any(|prefix| name.starts_with(prefix))
     };
-    std::env::vars_os().filter(|(name, _)| kept(name)).collect()
+    with_home(std::env::vars_os().filter(|(name, _)| kept(name)))
 }

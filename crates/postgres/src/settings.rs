@@ -66,12 +66,25 @@ pub struct Settings {
 /// The name of the system's user that this process runs as, where the machine's own list has it.
 #[must_use]
 pub fn account() -> Option<String> {
+    own_field(0)
+}
+
+/// The home directory of the system's user that this process runs as.
+pub(crate) fn account_home() -> Option<String> {
+    own_field(5).filter(|home| !home.is_empty())
+}
+
+fn own_field(which: usize) -> Option<String> {
     let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
-    let own = rustix::process::getuid().as_raw().to_string();
+    field(&accounts, &rustix::process::getuid().as_raw().to_string(), which)
+}
+
+/// A field (passwd(5)) of the line of that user's number.
+fn field(accounts: &str, uid: &str, which: usize) -> Option<String> {
     accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == own).then(|| name.to_owned())
+        let fields: Vec<&str> = line.split(':').collect();
+        let field = fields.get(which).filter(|_| fields.get(2) == Some(&uid))?;
+        Some((*field).to_owned())
     })
 }
 
@@ -121,3 +134,16 @@ pub struct Address {
 
 /// Finds a node's address, as the store has it now.
 pub type Peers = Arc<dyn Fn(&NodeName) -> Option<Address> + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn accounts_of_the_system() {
+        let accounts = "root:x:0:0:root:/root:/bin/bash\npg:x:101:104:A,,,:/var/lib/pg:/bin/sh\n";
+        assert_eq!(field(accounts, "101", 0).as_deref(), Some("pg"));
+        assert_eq!(field(accounts, "101", 5).as_deref(), Some("/var/lib/pg"));
+        assert_eq!(field(accounts, "104", 5), None);
+    }
+}

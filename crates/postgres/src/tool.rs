@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::PgError;
-use crate::settings::Settings;
+use crate::settings::{Settings, account_home};
 
 /// A program to run, and what to tell it.
 pub(crate) struct Tool<'a> {
@@ -171,5 +171,23 @@ pub(crate) fn postmaster_environment() -> Vec<(OsString, OsString)> {
         !foreign.iter().any(|prefix| name.starts_with(prefix))
             && !name.to_ascii_uppercase().contains("PASSWORD")
     };
-    std::env::vars_os().filter(|(name, _)| kept(name)).collect()
+    with_home(std::env::vars_os().filter(|(name, _)| kept(name)))
+}
+
+/// An environment of PostgreSQL's or of a script's, with [`home`] as its `HOME`.
+pub(crate) fn with_home(
+    all: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<(OsString, OsString)> {
+    let rest = all.filter(|(name, _)| name != "HOME");
+    rest.chain(home().map(|home| ("HOME".into(), home))).collect()
+}
+
+/// The agent's `HOME`, unless its user may not look into it, as after root was given up: then the
+/// user's own. In a `HOME` that is closed libpq can't look for a client's certificate, and so makes no
+/// connection with TLS: a standby's receiver would get none, or with `sslmode=prefer` do without TLS.
+pub(crate) fn home() -> Option<OsString> {
+    let said = std::env::var_os("HOME")?;
+    let looked = std::fs::metadata(Path::new(&said).join(".postgresql/postgresql.crt"));
+    let closed = looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    if closed { account_home().map(Into::into) } else { Some(said) }
 }

@@ -18,6 +18,7 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "init_start_facts_stop", init_start_facts_stop);
     trial(trials, "pg_control_agrees_with_pg_controldata", control_agrees);
     trial(trials, "no_secret_is_readable", no_secret_is_readable);
+    trial(trials, "its_home_is_open_to_it", its_home_is_open_to_it);
     trial(trials, "a_strict_primary_waits_from_the_start", strict_from_the_start);
     trial(trials, "names_from_empty_and_back", names_from_empty_and_back);
     trial(trials, "agent_restart_adopts", agent_restart_adopts);
@@ -120,6 +121,15 @@ async fn no_secret_is_readable() {
     // Stored as verifiers, and the passwords work over TCP.
     let query = "SELECT count(*)::text FROM pg_authid WHERE rolpassword LIKE 'SCRAM-SHA-256$%'";
     assert_eq!(node.sql(query).await, "3");
+}
+
+/// Also where root's environment came along: a receiver makes no TLS where it may not look for files.
+async fn its_home_is_open_to_it() {
+    let herd = Herd::new();
+    let node = herd.primary("n1", &[]).await;
+    let client = node.client().await;
+    let look = "CREATE TABLE found (home text); COPY found FROM PROGRAM 'cd && pwd'";
+    client.batch_execute(look).await.unwrap();
 }
 
 async fn strict_from_the_start() {
