@@ -16,4 +16,4 @@ mod source;
 pub use collectors::names as collector_names;
 pub use scrape::Bounds;
 pub use serve::{Settings, run};
-pub use source::{Source, SourceError, Words};
+pub use source::{Source, SourceError, Variables};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::collectors::{self, Collector, Server};
 use crate::page::{Family, Kind, Page};
@@ -166,7 +166,9 @@ async fn open(source: &Source, bounds: Bounds) -> Result<Connection, String> {
          -c default_transaction_read_only=on {kept}"
     ));
     config.application_name("pgherd exporter").connect_timeout(bounds.connect);
-    let (client, driver) = config.connect(NoTls).await.map_err(|error| sentence(&error))?;
+    let connected = pgherd_connect::connect(&config, source.security()).await;
+    let (client, driver) =
+        connected.map_err(|error| error.of_server().map_or_else(|| error.to_string(), sentence))?;
     // Its error is the one that the client's next query sees.
     let driver = tokio::spawn(async {
         let _ = driver.await;

@@ -4,16 +4,18 @@
 
 use std::path::Path;
 
+use pgherd_connect::{Security, Words};
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
 
 /// The variables, looked up by name.
-pub type Words<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A server to ask. Its password is never shown.
 #[derive(Clone)]
 pub struct Source {
     config: Config,
+    security: Security,
     server: String,
 }
 
@@ -54,16 +56,13 @@ pub enum SourceError {
         /// How many.
         found: usize,
     },
-    /// The exporter speaks no TLS.
-    #[error(
-        "{variable} asks for TLS (sslmode={found}), which the exporter does not speak: run it \
-         beside its server, and write sslmode=disable"
-    )]
+    /// What it says of TLS can't be.
+    #[error("{variable}: {source}")]
     Tls {
         /// Which variable.
         variable: &'static str,
-        /// The mode.
-        found: &'static str,
+        /// What is wrong with it.
+        source: pgherd_connect::Error,
     },
 }
 
@@ -78,13 +77,13 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`] when it names no server that can be asked.
-    pub fn from_words(words: Words<'_>) -> Result<Self, SourceError> {
+    pub fn from_words(words: Variables<'_>) -> Result<Self, SourceError> {
         if let Some(text) = word_or_file(words, "DATA_SOURCE_NAME")? {
-            return Self::parse("DATA_SOURCE_NAME", &text);
+            return Self::parse("DATA_SOURCE_NAME", &text, words);
         }
         let text = word_or_file(words, "DATA_SOURCE_URI")?.ok_or(SourceError::Missing)?;
         let url = if text.contains("://") { text } else { format!("postgresql://{text}") };
-        let mut source = Self::parse("DATA_SOURCE_URI", &url)?;
+        let mut source = Self::parse("DATA_SOURCE_URI", &url, words)?;
         if let Some(user) = word_or_file(words, "DATA_SOURCE_USER")? {
             source.config.user(&user);
         }
@@ -94,14 +93,16 @@ impl Source {
         Ok(source)
     }
 
-    fn parse(variable: &'static str, text: &str) -> Result<Self, SourceError> {
+    fn parse(
+        variable: &'static str,
+        text: &str,
+        words: Variables<'_>,
+    ) -> Result<Self, SourceError> {
+        let (rest, said) = Words::split(text);
         let mut config: Config =
-            text.parse().map_err(|source| SourceError::Unreadable { variable, source })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(SourceError::Tls { variable, found: "require" });
-        }
-        // `prefer` means: without, if it must be.
-        config.ssl_mode(SslMode::Disable);
+            rest.parse().map_err(|source| SourceError::Unreadable { variable, source })?;
+        let security = said.or_environment(words).security();
+        let security = security.map_err(|source| SourceError::Tls { variable, source })?;
         if config.get_user().is_none() {
             config.user("postgres");
         }
@@ -116,13 +117,18 @@ impl Source {
             Host::Unix(path) => path.display().to_string(),
         };
         let server = format!("{host}:{}", config.get_ports().first().unwrap_or(&5432));
-        Ok(Self { config, server })
+        Ok(Self { config, security, server })
     }
 
     /// `host:port`, the value of the label `server`.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// How the connection is secured.
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
     }
 
     /// How to connect.
@@ -132,7 +138,7 @@ impl Source {
 }
 
 /// The first line of the file that `NAME_FILE` names, or the variable itself.
-fn word_or_file(words: Words<'_>, name: &str) -> Result<Option<String>, SourceError> {
+fn word_or_file(words: Variables<'_>, name: &str) -> Result<Option<String>, SourceError> {
     let variable = format!("{name}_FILE");
     let Some(path) = words(&variable).filter(|path| !path.is_empty()) else {
         return Ok(words(name).filter(|word| !word.is_empty()));
@@ -189,8 +195,11 @@ mod tests {
         assert!(source(&[]).unwrap_err().to_string().contains("DATA_SOURCE_NAME=postgresql://"));
         let words = source(&[("DATA_SOURCE_NAME", "postgresql://m:geheim@[")]).unwrap_err();
         assert!(!words.to_string().contains("geheim"), "{words}");
-        let tls = source(&[("DATA_SOURCE_NAME", "postgresql://db/x?sslmode=require")]);
-        assert!(matches!(tls, Err(SourceError::Tls { .. })));
+        let tls = source(&[("DATA_SOURCE_NAME", "postgresql://db/x?sslmode=on")]);
+        assert!(tls.unwrap_err().to_string().contains("expected disable, allow"));
+        let tls =
+            source(&[("DATA_SOURCE_NAME", "postgresql://db/x"), ("PGSSLMODE", "verify-full")]);
+        assert!(format!("{:?}", tls.unwrap().security()).contains("VerifyFull"));
         let two = source(&[("DATA_SOURCE_NAME", "postgresql://a,b/x")]);
         assert!(matches!(two, Err(SourceError::Hosts { found: 2, .. })));
     }

@@ -19,6 +19,8 @@ use crate::variables::Variables;
 pub struct Settings {
     /// How to connect to the router's write port.
     pub config: Config,
+    /// How connections are secured.
+    pub security: pgherd_connect::Security,
     /// The same in words, like `pg-router:5432`.
     pub server: String,
     /// The database of files that name none, which has the record of whole files.
@@ -58,6 +60,7 @@ pub async fn run(settings: &Settings, say: &mut (dyn FnMut(&str) + Send)) -> Res
     let files = read(&settings.directory, &settings.variables, say)?;
     let way = Way {
         config: settings.config.clone(),
+        security: settings.security.clone(),
         server: settings.server.clone(),
         patience: settings.patience,
     };

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use pgherd_connect::Security;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use crate::fault::Fault;
 
@@ -26,6 +27,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
     pub(crate) config: Config,
+    pub(crate) security: Security,
     pub(crate) server: String,
     pub(crate) patience: Duration,
 }
@@ -122,7 +124,9 @@ async fn attempt(way: &Way, database: &str) -> Result<Session, Trouble> {
         .application_name("pgherd init")
         .tcp_user_timeout(SILENCE)
         .keepalives_idle(SILENCE);
-    let (client, driver) = config.connect(NoTls).await.map_err(|error| trouble(&error))?;
+    let connected = pgherd_connect::connect(&config, &way.security).await;
+    let (client, driver) =
+        connected.map_err(|error| error.of_server().map_or_else(|| misfit(&error), trouble))?;
     // Its error is the one that the client's next query sees.
     let driver = tokio::spawn(async {
         let _ = driver.await;
@@ -153,6 +157,12 @@ async fn wait_for_others(session: &Session) -> Result<(), Trouble> {
     } else {
         Err(Trouble::Passing("another 'pgherd init' is at work".to_owned()))
     }
+}
+
+/// Files and words about TLS don't mend themselves.
+fn misfit(error: &pgherd_connect::Error) -> Trouble {
+    let code = SqlState::INVALID_AUTHORIZATION_SPECIFICATION;
+    Trouble::Lasting(Box::new(Refusal { code, words: error.to_string(), position: None }))
 }
 
 fn trouble(error: &tokio_postgres::Error) -> Trouble {

@@ -4,11 +4,13 @@
 use std::future::Future;
 use std::time::Duration;
 
+use pgherd_connect::{Security, Words};
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use crate::PgError;
 use crate::settings::{Address, Credentials, Settings};
+use crate::tool::home;
 
 /// A task that ends with its owner.
 pub(crate) struct Task(JoinHandle<()>);
@@ -49,10 +51,10 @@ impl Sql {
     ) -> Result<Self, PgError> {
         let mut config = Config::new();
         config.host_path(&settings.socket_dir).port(settings.port).dbname(database);
-        Self::open(config, &settings.superuser, bound).await
+        Self::open(config, &settings.superuser, &Security::none(), bound).await
     }
 
-    /// To another node.
+    /// To another node, with TLS as far as the account's options say.
     pub(crate) async fn remote(
         at: &Address,
         user: &Credentials,
@@ -60,12 +62,19 @@ impl Sql {
     ) -> Result<Self, PgError> {
         let mut config = Config::new();
         config.host(&at.host).port(at.port).dbname("postgres").connect_timeout(bound);
-        Self::open(config, user, bound).await
+        let said = user.options.iter().map(|(name, value)| (*name, value.as_str()));
+        let environment = |name: &str| {
+            if name == "HOME" { home().and_then(|home| home.into_string().ok()) } else { None }
+        };
+        let security = Words::of(said).or_environment(&environment).security();
+        let security = security.map_err(|error| words("connecting", &error))?;
+        Self::open(config, user, &security, bound).await
     }
 
     async fn open(
         mut config: Config,
         user: &Credentials,
+        security: &Security,
         bound: Duration,
     ) -> Result<Self, PgError> {
         config
@@ -75,7 +84,8 @@ impl Sql {
             .options(
                 "-c search_path=pg_catalog -c synchronous_commit=local -c statement_timeout=0",
             );
-        let connecting = tokio::time::timeout(bound, config.connect(NoTls)).await;
+        let connecting =
+            tokio::time::timeout(bound, pgherd_connect::connect(&config, security)).await;
         let (client, connection) = match connecting {
             Ok(result) => result.map_err(|error| words("connecting", &error))?,
             Err(_) => return Err(late("connecting", bound)),
@@ -95,7 +105,7 @@ impl Sql {
         bound: Duration,
     ) -> Result<Vec<Row>, PgError> {
         let messages = match tokio::time::timeout(bound, self.client.simple_query(query)).await {
-            Ok(result) => result.map_err(|error| words(what, &error))?,
+            Ok(result) => result.map_err(|error| words(what, &error.into()))?,
             Err(_) => return Err(late(what, bound)),
         };
         let mut rows = Vec::new();
@@ -138,11 +148,10 @@ pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn words(what: &'static str, error: &tokio_postgres::Error) -> PgError {
-    use std::error::Error as _;
-    let Some(answer) = error.as_db_error() else {
-        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        return PgError::Sql { what, words: format!("{error}{source}"), sqlstate: None };
+fn words(what: &'static str, error: &pgherd_connect::Error) -> PgError {
+    let answer = error.of_server().and_then(tokio_postgres::Error::as_db_error);
+    let Some(answer) = answer else {
+        return PgError::Sql { what, words: error.to_string(), sqlstate: None };
     };
     let sqlstate = answer.code().code().to_owned();
     let words = format!("{} {sqlstate}: {}", answer.severity(), answer.message());

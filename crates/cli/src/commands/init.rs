@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use pgherd_connect::Words;
 use pgherd_init::{Fault, Settings, Variables};
 use tokio_postgres::Config;
 
@@ -71,18 +72,22 @@ fn settings(args: &InitArgs) -> Outcome<Settings> {
     let patience = parse::span(&args.timeout).map_err(|wanted| {
         Failure::refused("--timeout", format!("expected {wanted}, found '{}'", args.timeout))
     })?;
+    let (rest, words) = args.url.as_deref().map(Words::split).unwrap_or_default();
     let config = match &args.url {
-        Some(url) => url.parse().map_err(|error| {
+        Some(_) => rest.parse().map_err(|error| {
             // The text itself may hold a password.
             Failure::refused("--url", format!("not a connection string: {error}"))
         })?,
         None => Config::new(),
     };
+    let security = words.or_environment(&|name| std::env::var(name).ok()).security();
+    let security = security.map_err(|error| Failure::refused("TLS", error.to_string()))?;
     let (config, server) = completed(config)?;
     Ok(Settings {
         database: config.get_dbname().unwrap_or("postgres").to_owned(),
         server,
         config,
+        security,
         directory: args.directory.clone(),
         variables: Variables::of_process(args.secrets.clone()),
         patience: patience.to_std(),

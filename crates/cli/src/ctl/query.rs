@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pgherd_api::{Cluster, MemberInfo, Secret};
+use pgherd_connect::{Security, Words};
 use serde_json::{Map, Value};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::choose::has_role;
 use super::show::clear;
@@ -31,11 +32,13 @@ pub(super) async fn query(mut ctl: Ctl, args: &QueryArgs) -> Outcome {
     } else {
         std::env::var("PGPASSWORD").ok().map(Secret::new)
     };
+    let security = Words::default().or_environment(&|name| std::env::var(name).ok()).security();
+    let security = security.map_err(|error| Failure::refused("TLS", error.to_string()))?;
     loop {
         let cluster = ctl.read().await?;
         let member = pick(&ctl, &cluster, args)?;
         let config = config(&ctl, member, args, password.as_ref())?;
-        let rows = run(member, &config, &sql).await?;
+        let rows = run(member, &config, &security, &sql).await?;
         clear(&mut ctl, pause)?;
         ctl.printer.raw(rows.print(args))?;
         let Some(pause) = pause else { return Ok(()) };
@@ -143,11 +146,18 @@ struct Rows {
     rows: Vec<Vec<Option<String>>>,
 }
 
-async fn run(member: &MemberInfo, config: &Config, sql: &str) -> Outcome<Rows> {
+async fn run(
+    member: &MemberInfo,
+    config: &Config,
+    security: &Security,
+    sql: &str,
+) -> Outcome<Rows> {
     let name = &member.name;
-    let connected = config.connect(NoTls).await;
-    let (client, connection) = connected
-        .map_err(|error| failed(format!("no connection to member {name}: {}", said(&error))))?;
+    let connected = pgherd_connect::connect(config, security).await;
+    let (client, connection) = connected.map_err(|error| {
+        let words = error.of_server().map_or_else(|| error.to_string(), said);
+        failed(format!("no connection to member {name}: {words}"))
+    })?;
     let mut connection = std::pin::pin!(connection);
     let mut work = std::pin::pin!(ask(&client, sql));
     // The connection is driven here, beside the question, and ends with it.

@@ -20,6 +20,7 @@ mod patronictl;
 mod processes;
 mod round;
 mod surroundings;
+mod tls;
 mod writer;
 
 use std::path::Path;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("cascades_and_archives", cascade::cascades_and_archives),
+        test("nobody_comes_in_without_tls", tls::nobody_comes_in_without_tls),
         test("the_guide_step_by_step", guide::the_guide_step_by_step),
         test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),
         test("adopts_what_was_started_by_hand", lifecycle::adopts_what_was_started_by_hand),

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use pgherd_connect::Words;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
 const EVERY: Duration = Duration::from_millis(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -27,7 +28,10 @@ pub(crate) fn config(port: u16, password: &str) -> Config {
 }
 
 async fn connect(config: &Config) -> Option<Client> {
-    let (client, connection) = timeout(CONNECT_LIMIT, config.connect(NoTls)).await.ok()?.ok()?;
+    // With TLS where the server has it.
+    let security = Words::default().security().ok()?;
+    let connecting = pgherd_connect::connect(config, &security);
+    let (client, connection) = timeout(CONNECT_LIMIT, connecting).await.ok()?.ok()?;
     tokio::spawn(async move { drop(connection.await) });
     Some(client)
 }

@@ -32,6 +32,7 @@ impl Bench {
         let mut variables = Variables::default();
         variables.set("APP_PASSWORD", SECRET);
         Settings {
+            security: pgherd_connect::Security::none(),
             config: server.url("postgres").parse().unwrap(),
             server: format!("127.0.0.1:{}", server.port),
             database: "postgres".to_owned(),
