@@ -13,7 +13,6 @@ use pgherd_core::peer::PeerMessage;
 use pgherd_core::postgres::{PgOp, PgOpResult};
 use pgherd_core::{
     Action, Incarnation, Input, Instance, Node, NodeName, OpId, Reason, RequestId, StoreOutcome,
-    Time,
 };
 use pgherd_postgres::Pending;
 use pgherd_store::{Snapshot, WatchEvent, Watcher};
@@ -21,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::board::{Board, Journal, PeerSeen, StoreSeen};
+use crate::board::{Board, Journal, StoreSeen, peers_seen};
 use crate::callbacks::{Callbacks, Teller};
 use crate::configuration::{Leads, Wishes};
 use crate::copy::DynamicCopy;
@@ -33,12 +32,13 @@ use crate::notify::Notify;
 use crate::patroni::{Answered, PatroniLane};
 use crate::peers::Peers;
 use crate::postgres::{self, Observation, PostgresLane};
+use crate::record::Recorder;
 use crate::reload::Reloader;
 use crate::restart::{Due, Here, Planned};
 use crate::schedule::Scheduler;
 use crate::slots::Slots;
 use crate::store::{self, StoreLane, StoreReply};
-use crate::{AgentError, clock};
+use crate::{AgentError, clock, trace};
 
 /// An orderly stop includes a checkpoint, a hand-over and PostgreSQL's own fast shutdown, each with
 /// its own bound; after this long something is broken, and the guard goes on alone.
@@ -75,6 +75,7 @@ pub(crate) struct Agent {
     /// A Patroni leader that waits for this node's promise.
     pub(crate) hold_for: Option<(NodeName, oneshot::Sender<()>)>,
     pub(crate) disk: Disk,
+    pub(crate) recorder: Recorder,
     pub(crate) scheduler: Scheduler,
     pub(crate) copy: DynamicCopy,
     pub(crate) reloader: Reloader,
@@ -193,19 +194,25 @@ impl Agent {
 
     /// One input, and everything that follows from it.
     pub(crate) fn feed(&mut self, input: Input) {
-        self.node.handle(clock::now(), input);
+        trace::input(&input);
+        let at = clock::now();
+        let given = self.recorder.before(&self.node, &input);
+        self.node.handle(at, input);
         self.postgres.hurry(self.node.impatient());
         self.postgres.try_disks(self.node.disk_timeout());
         let mut actions = Vec::new();
         while let Some(action) = self.node.poll_action() {
+            trace::action(&action);
             // The fence first: whatever else this turn starts, it starts under the new deadline.
             if let Action::Arm { term, deadline } = action {
                 self.postgres.arm(term, deadline);
             } else if action == Action::Disarm {
                 self.postgres.disarm();
-            } else {
-                actions.push(action);
             }
+            actions.push(action);
+        }
+        if let Some(given) = given {
+            self.recorder.after(at, given, &actions);
         }
         for action in actions {
             self.carry_out(action);
@@ -509,7 +516,7 @@ impl Agent {
             belief_until: self.node.belief_until(),
             serving: self.node.serving(),
             failsafe: self.node.failsafe_active(),
-            peers: self.peers_seen(),
+            peers: peers_seen(&self.node, &self.peers),
             ailment: self.node.ailment(),
             disks: self.disks.clone(),
             operation: self.operation.map(|(_, what)| what),
@@ -518,18 +525,6 @@ impl Agent {
             restarts: self.node.restarts(),
             planned: self.planned.clone(),
         }));
-    }
-
-    fn peers_seen(&self) -> Vec<PeerSeen> {
-        let heard = |wanted: &NodeName| {
-            let mut peers = self.node.peers();
-            let found = peers.find(|(name, ..)| *name == wanted);
-            found.map(|(_, beat, at): (_, _, Time)| (beat.clone(), at))
-        };
-        let known = self.peers.connected();
-        known
-            .map(|(name, connected)| PeerSeen { name: name.clone(), connected, heard: heard(name) })
-            .collect()
     }
 
     /// Ends what this agent began; PostgreSQL and its guard are no part of that.

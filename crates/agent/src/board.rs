@@ -9,9 +9,10 @@ use pgherd_api::rest::{AskedBody, DecisionBody};
 use pgherd_core::disk::{Ailment, DiskFacts};
 use pgherd_core::peer::PeerBeat;
 use pgherd_core::postgres::PgState;
-use pgherd_core::{Decision, Duration, Incarnation, NodeName, Restarts, Term, Time};
+use pgherd_core::{Decision, Duration, Incarnation, Node, NodeName, Restarts, Term, Time};
 
 use crate::clock;
+use crate::peers::Peers;
 use crate::postgres::Observation;
 use crate::restart::Planned;
 
@@ -75,6 +76,18 @@ pub(crate) struct PeerSeen {
     pub(crate) name: NodeName,
     pub(crate) connected: bool,
     pub(crate) heard: Option<(PeerBeat, Time)>,
+}
+
+/// Everybody to whom there is, or should be, a stream.
+pub(crate) fn peers_seen(node: &Node, peers: &Peers) -> Vec<PeerSeen> {
+    let heard = |wanted: &NodeName| {
+        let found = node.peers().find(|(name, ..)| *name == wanted);
+        found.map(|(_, beat, at)| (beat.clone(), at))
+    };
+    let known = peers.connected();
+    known
+        .map(|(name, connected)| PeerSeen { name: name.clone(), connected, heard: heard(name) })
+        .collect()
 }
 
 impl Board {

@@ -33,6 +33,7 @@ mod notify;
 mod patroni;
 mod peers;
 mod postgres;
+mod record;
 mod reload;
 mod restart;
 mod schedule;
@@ -40,6 +41,7 @@ mod slots;
 mod start;
 mod store;
 mod tell;
+mod trace;
 mod watch;
 
 use std::future::Future;

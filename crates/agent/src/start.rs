@@ -31,6 +31,7 @@ use crate::notify::Notify;
 use crate::patroni::PatroniLane;
 use crate::peers::{Identity, Peers};
 use crate::postgres::{Addresses, PostgresLane};
+use crate::record::Recorder;
 use crate::reload::{Reloader, Reread};
 use crate::schedule::Scheduler;
 use crate::slots::Slots;
@@ -111,6 +112,7 @@ pub(crate) async fn start(
         patroni: PatroniLane::new(&asker, settings.name.clone()),
         hold_for: None,
         disk: Disk::new(settings.run_dir.clone()),
+        recorder: Recorder::start(&settings.run_dir, settings.record),
         copy: DynamicCopy::new(settings.data_dir.clone(), client.clone(), founding(&settings)),
         scheduler: Scheduler::new(client),
         keys,

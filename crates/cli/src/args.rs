@@ -38,6 +38,8 @@ pub(crate) enum Command {
     CheckConfig(CheckConfigArgs),
     /// Say for every effective setting where it came from
     ExplainConfig(ExplainConfigArgs),
+    /// Take every decision of an agent's record again
+    Replay(ReplayArgs),
     /// Say which version this is
     Version,
 }
@@ -65,6 +67,12 @@ pub(crate) struct AgentArgs {
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplayArgs {
+    /// The record: 'record' or 'record.1' in the node's run_dir (see pgherd.record)
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Args, Debug)]

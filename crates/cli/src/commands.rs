@@ -8,6 +8,7 @@ pub(crate) mod exporter;
 pub(crate) mod generate_config;
 pub(crate) mod health;
 pub(crate) mod init;
+pub(crate) mod replay;
 pub(crate) mod router;
 pub(crate) mod store;
 

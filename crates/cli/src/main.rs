@@ -52,6 +52,7 @@ fn run(command: Command) -> output::Outcome {
         Command::Exporter(args) => commands::exporter::run(args),
         Command::CheckConfig(args) => commands::check_config::run(&args),
         Command::ExplainConfig(args) => commands::explain_config::run(&args),
+        Command::Replay(args) => commands::replay::run(&args),
         Command::Version => commands::version(),
     }
 }

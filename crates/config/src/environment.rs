@@ -158,6 +158,7 @@ const OTHER_STORES: &[(&str, &str)] = &[
 const OURS: &[(&str, &[&str], Form)] = &[
     ("PGHERD_RUN_DIR", &["pgherd", "run_dir"], Form::One),
     ("PGHERD_PEER_SECRET", &["pgherd", "peer_secret"], Form::One),
+    ("PGHERD_RECORD", &["pgherd", "record"], Form::One),
     ("PGHERD_NETWORKS", &["pgherd", "networks"], Form::List),
 ];
 

@@ -122,6 +122,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
         rest_server: rest.server,
         rest_client,
         peer_secret: ours.peer_secret,
+        record: ours.record,
         parameters: postgres.parameters,
         hba_networks: ours.hba_networks,
         hba_lines,
@@ -137,6 +138,7 @@ fn read(root: &Section<'_>) -> Option<Settings> {
 struct Ours {
     run_dir: Option<PathBuf>,
     peer_secret: Option<Secret>,
+    record: Option<u64>,
     hba_networks: Vec<String>,
 }
 
@@ -145,6 +147,7 @@ fn ours(section: &Section<'_>) -> Ours {
     Ours {
         run_dir: section.optional("run_dir", parse::absolute),
         peer_secret: section.optional("peer_secret", parse::text).map(Secret::new),
+        record: section.optional("record", parse::bytes),
         hba_networks: section.list("networks").unwrap_or_default(),
     }
 }

@@ -62,6 +62,8 @@ pub struct Settings {
     pub rest_client: RestClient,
     /// What agents of this cluster prove to each other.
     pub peer_secret: Option<Secret>,
+    /// How many bytes of a record of its turns the agent keeps in `run_dir`; none when absent.
+    pub record: Option<u64>,
     /// PostgreSQL's parameters.
     pub parameters: BTreeMap<String, String>,
     /// Networks whose clients may log in with a password (CIDR).

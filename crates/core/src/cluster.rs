@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A value with the revisions that decisions compare.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Keyed<T> {
     /// The value.
     pub value: T,
@@ -26,7 +26,7 @@ pub struct Keyed<T> {
 }
 
 /// Everything that the store says of this cluster, as of one revision.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ClusterView {
     /// The revision of this view.
     pub revision: Revision,
@@ -70,7 +70,7 @@ pub struct ForeignTerm {
 }
 
 /// The keys below a cluster's prefix.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Key {
     /// `initialize`.
     Initialize,
@@ -99,7 +99,7 @@ pub enum Key {
 }
 
 /// A value to be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Value {
     /// For [`Key::Initialize`].
     Initialize(Initialize),
@@ -128,7 +128,7 @@ pub enum Value {
 }
 
 /// `initialize`: empty while somebody makes the first data directory, then its system identifier.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Initialize {
     /// Somebody runs initdb; the key hangs on that agent's lease.
     Bootstrapping,
@@ -280,7 +280,7 @@ pub struct HistoryLine {
 }
 
 /// `members/<name>` (contract 1.3): what a node says of itself. The addresses are the shell's.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemberRecord {
     /// `state`.
     pub state: MemberState,
@@ -306,7 +306,7 @@ pub struct MemberRecord {
 }
 
 /// `state` of a member (contract 2.6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum MemberState {
     /// "initializing new cluster".
     Initializing,
@@ -327,7 +327,7 @@ pub enum MemberState {
 }
 
 /// `role` of a member (contract 1.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum MemberRole {
     /// No data yet.
     Uninitialized,
@@ -340,7 +340,7 @@ pub enum MemberRole {
 }
 
 /// One transaction: all of `compare` hold, or nothing happens.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Txn {
     /// What it is for, in one word of a closed vocabulary.
     pub purpose: Purpose,
@@ -351,7 +351,7 @@ pub struct Txn {
 }
 
 /// A condition of a transaction.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Compare {
     /// The key was last written at this revision; 0: it is absent.
     Modified(Key, Revision),
@@ -360,7 +360,7 @@ pub enum Compare {
 }
 
 /// An effect of a transaction.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Op {
     /// Write a value, on a lease or on none.
     Put(Key, Value, Option<LeaseId>),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Duration, Time};
 
 /// One look at what became of the writes that try the disks.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct DiskFacts {
     /// The file system of the data directory.
     pub data: Volume,
@@ -17,7 +17,7 @@ pub struct DiskFacts {
 }
 
 /// One file system. Absence is data: a write that has not come back says since when, never "no".
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Volume {
     /// A write with fsync is under way since then.
     pub pending: Option<Time>,

@@ -13,15 +13,15 @@ use crate::reason::Decision;
 use crate::{Duration, Instance, LeaseId, NodeName, Revision, Tags, Term, Time, Timeline};
 
 /// Numbers a request to the store; unique within one life of a node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
 /// Numbers an operation on PostgreSQL; unique within one life of a node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct OpId(pub u64);
 
 /// Something happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// A deadline is due, or nothing else happened for a while.
     Tick,
@@ -94,7 +94,7 @@ pub enum Input {
 }
 
 /// What came of a request to the store.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum StoreOutcome {
     /// A lease was granted.
     Granted(LeaseId),
@@ -113,7 +113,7 @@ pub enum StoreOutcome {
 }
 
 /// Something is to be done.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {
     /// Ask the store. Requests may overlap; answers come as [`Input::Store`].
     Store {
@@ -166,7 +166,7 @@ pub enum Action {
 }
 
 /// A request to the store.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum StoreRequest {
     /// A new lease.
     GrantLease {

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod postgres;
 pub mod quorum;
 pub mod reason;
+pub mod record;
 mod requests;
 mod state;
 pub mod tags;

@@ -1,8 +1,10 @@
 //! Laws broken on purpose, one at a time: the simulator must notice each of them.
 //! Nothing but the simulator sets one; the agent has no way to.
 
+use serde::{Deserialize, Serialize};
+
 /// One broken law.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Mutant {
     /// The deadline counts from the reply of a beat, not from its sending.
     DeadlineFromReply,

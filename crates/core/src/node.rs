@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::{ClusterView, SyncState};
 use crate::input::{Action, Durable, Input, OpId};
 use crate::mutant::Mutant;
@@ -19,7 +21,7 @@ use crate::state::{
 use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Tags, Term, Time};
 
 /// What a node is told at its birth and keeps for its life.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeConfig {
     /// Its name.
     pub name: NodeName,
@@ -39,7 +41,7 @@ pub struct NodeConfig {
 }
 
 /// The name of the deadline that [`Node::poll_deadline`] returns.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Timer {
     /// The next beat.
     Beat,
@@ -61,7 +63,7 @@ const STALLED: Duration = Duration::millis(250);
 
 /// The state of one node. [`Self::handle`] is the only thing that changes it; the rest reads or
 /// drains.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Node {
     pub(crate) config: NodeConfig,
     pub(crate) incarnation: Incarnation,
@@ -160,7 +162,7 @@ pub struct Node {
 
 /// Restarts that were asked for and have ended, since the node's birth. Who asks for one compares
 /// before and after.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Restarts {
     /// PostgreSQL runs again.
     pub done: u64,
@@ -169,7 +171,7 @@ pub struct Restarts {
 }
 
 /// Failures of operations, and the patience that grows with them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Backoff {
     pub(crate) until: Time,
     pub(crate) failures: u32,

@@ -175,7 +175,7 @@ pub enum PatroniAnswer {
 }
 
 /// How a stream to a peer ended: evidence, with the age that the core gives it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PeerLost {
     /// The connection ended or was reset: the agent's process is gone.
     Closed(NodeName),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Instance, Lsn, NodeName, SystemId, Time, Timeline};
 
 /// One observation of the local PostgreSQL.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PgFacts {
     /// When the observation began, on this node's clock.
     pub at: Time,
@@ -15,7 +15,7 @@ pub struct PgFacts {
 }
 
 /// The state of the local PostgreSQL.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PgState {
     /// The data directory doesn't exist or is empty.
     Absent,
@@ -50,7 +50,7 @@ pub enum BrokenData {
 }
 
 /// From pg_control (PostgreSQL docs, pg_controldata).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ControlFacts {
     /// Which database cluster this is.
     pub system_id: SystemId,
@@ -87,7 +87,7 @@ pub enum ControlState {
 }
 
 /// A PostgreSQL that answers.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RunningFacts {
     /// Which database cluster this is.
     pub system_id: SystemId,
@@ -100,7 +100,7 @@ pub struct RunningFacts {
 }
 
 /// What `pg_is_in_recovery()` says, with the facts that belong to each answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PgRole {
     /// Not in recovery.
     Primary(PrimaryFacts),
@@ -109,7 +109,7 @@ pub enum PgRole {
 }
 
 /// Facts of a primary.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PrimaryFacts {
     /// `pg_current_wal_flush_lsn()`.
     pub flushed: Lsn,
@@ -134,7 +134,7 @@ pub struct TimelineEnd {
 }
 
 /// One row of `pg_stat_replication`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SenderFacts {
     /// `application_name`, when it is a node's name.
     pub node: NodeName,
@@ -147,7 +147,7 @@ pub struct SenderFacts {
 }
 
 /// Facts of a replica.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReplicaFacts {
     /// The greater of `pg_last_wal_receive_lsn()` and `pg_last_wal_replay_lsn()`: on disk here.
     pub received: Lsn,
@@ -211,7 +211,7 @@ impl SyncNames {
 }
 
 /// A value of `synchronous_standby_names`: `ANY k (…)` or `FIRST k (…)`, or nothing.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SyncNames {
     /// How many must acknowledge; 0 with an empty list: commits wait for nobody.
     pub count: u32,
@@ -221,7 +221,7 @@ pub struct SyncNames {
 
 /// Something to be done to the local PostgreSQL. One at a time, except [`PgOp::Kill`], which
 /// interrupts whatever runs.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PgOp {
     /// Make a new data directory with its roles and passwords; leaves PostgreSQL stopped.
     Init,
@@ -277,7 +277,7 @@ pub enum PgOp {
 }
 
 /// How an operation ended. Failed is a normal value: what follows is decided from new facts.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum PgOpResult {
     /// Done; the next facts show it.
     Done,
@@ -288,7 +288,7 @@ pub enum PgOpResult {
 }
 
 /// Why an operation failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PgOpFailure {
     /// The class that decides what follows.
     pub kind: PgFailureKind,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::{Accession, Purpose, ReignEnd};
 use crate::input::{Durable, OpId, RequestId};
 use crate::peer::{PatroniAnswer, PeerBeat, PledgeAnswer, PledgeRefusal};
@@ -10,7 +12,7 @@ use crate::postgres::{PgFacts, PgOp, SyncNames};
 use crate::{Duration, LeaseId, Lsn, NodeName, Revision, Term, Time, Timeline};
 
 /// This node's lease at the store; `leader` and its member key hang on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Lease {
     None,
     Asked,
@@ -24,7 +26,7 @@ pub(crate) enum Lease {
 }
 
 /// An operator's restart of PostgreSQL.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Restart {
     /// Since when it is asked for; since when PostgreSQL is told to stop, once it is.
     pub(crate) since: Time,
@@ -32,7 +34,7 @@ pub(crate) struct Restart {
 }
 
 /// This node is about to stop, and wants off the list first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Leaving {
     pub(crate) since: Time,
     /// The bound passed, and commits may still wait for it.
@@ -40,7 +42,7 @@ pub(crate) struct Leaving {
 }
 
 /// How far a restart has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum RestartStage {
     Asked,
     Stopping,
@@ -51,7 +53,7 @@ pub(crate) enum RestartStage {
 }
 
 /// What is known of the local PostgreSQL.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Pg {
     /// Not looked at since the last operation.
     Unknown,
@@ -64,7 +66,7 @@ pub(crate) enum Pg {
 }
 
 /// One reign of this node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Reign {
     pub(crate) term: Term,
     /// What was on disk before it: a reign that ends without a promotion has no WAL.
@@ -102,7 +104,7 @@ pub(crate) struct Reign {
 }
 
 /// The leader's view of `synchronous_standby_names`.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ListState {
     /// The list in force, since when, and the end of WAL when it came into force.
     pub(crate) effective: Option<(SyncNames, Time, Lsn)>,
@@ -113,14 +115,14 @@ pub(crate) struct ListState {
 }
 
 /// A planned hand-over that has begun.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct HandOver {
     pub(crate) to: NodeName,
     pub(crate) since: Time,
 }
 
 /// How long the leader's keys have stood still.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Silence {
     pub(crate) leader: Revision,
     pub(crate) beat: Revision,
@@ -128,7 +130,7 @@ pub(crate) struct Silence {
 }
 
 /// Another agent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) beat: PeerBeat,
     /// When it was last heard, not counting the time in which this process stood still: for how long
@@ -141,7 +143,7 @@ pub(crate) struct Peer {
 }
 
 /// A member whose agent is Patroni.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct PatroniMember {
     /// When it was asked last.
     pub(crate) asked: Option<Time>,
@@ -152,7 +154,7 @@ pub(crate) struct PatroniMember {
 }
 
 /// This node's attempt to take over.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Candidacy {
     /// `None` until the claim is confirmed.
     pub(crate) ballot: Option<Revision>,
@@ -174,7 +176,7 @@ impl Candidacy {
 }
 
 /// Another candidate's question, until it is answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Asked {
     pub(crate) from: NodeName,
     pub(crate) ballot: Revision,
@@ -182,7 +184,7 @@ pub(crate) struct Asked {
 }
 
 /// An operation on PostgreSQL that has not answered yet.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct RunningOp {
     pub(crate) id: OpId,
     pub(crate) op: PgOp,
@@ -192,7 +194,7 @@ pub(crate) struct RunningOp {
 }
 
 /// A request to the store that has not answered yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Pending {
     pub(crate) id: RequestId,
     pub(crate) kind: RequestKind,
@@ -200,7 +202,7 @@ pub(crate) struct Pending {
 }
 
 /// What a pending request is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum RequestKind {
     GrantLease,
     KeepAlive(LeaseId),
@@ -209,7 +211,7 @@ pub(crate) enum RequestKind {
 }
 
 /// A takeover that was sent: what becomes of it is known by its answer, or by the view.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     /// The request's number: its answer's.
     pub(crate) request: RequestId,

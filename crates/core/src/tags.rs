@@ -1,10 +1,12 @@
 //! A member's tags, as far as decisions read them (contract 3.9). Leaves the words, and the tags that
 //! only clients and people read, to `config` and the shell.
 
+use serde::{Deserialize, Serialize};
+
 use crate::NodeName;
 
 /// What a member is fit for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tags {
     /// Among equals the higher leads; 0: never (`nofailover`).
     pub failover_priority: u32,

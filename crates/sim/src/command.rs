@@ -23,6 +23,7 @@ cargo sim --minutes M          as many seeds as fit
    --mutant NAME               with one law broken on purpose
 cargo sim mutants [--most N]   each broken law must be noticed within N seeds (default 3000)
 cargo sim scenarios [--update] [FILES]
+cargo sim replay FILE          an agent's record (pgherd.record) through the same core
 cargo sim bench                events per second on one core
 
 Exit codes: 0 fine, 1 an invariant is broken or a golden output differs, 2 bad usage.";
@@ -94,8 +95,10 @@ fn parse(words: &[String]) -> Result<Words, String> {
                 let name = rest.next().ok_or("--mutant wants a name")?;
                 out.wanted.mutant = Some(mutant(name)?);
             }
-            "mutants" | "scenarios" | "bench" => out.verb = Some(word.clone()),
-            other if out.verb.as_deref() == Some("scenarios") => out.files.push(other.to_owned()),
+            "mutants" | "scenarios" | "bench" | "replay" => out.verb = Some(word.clone()),
+            other if matches!(out.verb.as_deref(), Some("scenarios" | "replay")) => {
+                out.files.push(other.to_owned());
+            }
             other => {
                 let seed =
                     other.parse().map_err(|_| format!("'{other}' is not a seed or an option"))?;
@@ -118,6 +121,7 @@ fn run(words: &Words, outside: Outside) -> ExitCode {
     match words.verb.as_deref() {
         Some("mutants") => mutants(words),
         Some("scenarios") => scenario::command(&words.files, words.update),
+        Some("replay") => crate::replay::command(&words.files),
         Some("bench") => bench(words, outside),
         _ => match (words.seed, words.seeds, words.minutes) {
             (Some(one), None, None) => one_seed(one, words, outside),

@@ -25,6 +25,8 @@ pub(crate) struct Herd {
     pub(crate) ports: [u16; 3],
     up: Option<Child>,
     starts: usize,
+    /// Variables that `up` and its children see.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
 }
 
 /// One row of `ctl list -f json`.
@@ -107,6 +109,7 @@ impl Herd {
             ports: free_ports(),
             up: None,
             starts: 0,
+            environment: Vec::new(),
         }
     }
 
@@ -119,6 +122,7 @@ impl Herd {
             .args(["up", "--write-port", &write, "--read-port", &read, "--http-port", &http])
             .arg("--dir")
             .arg(&self.dir)
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

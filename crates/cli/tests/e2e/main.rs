@@ -18,6 +18,7 @@ mod mixed;
 mod patroni;
 mod patronictl;
 mod processes;
+mod record;
 mod round;
 mod surroundings;
 mod tls;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         test("kill_9_of_everything_and_up_again", kill_9_of_everything_and_up_again),
         test("kill_9_of_up_alone", kill_9_of_up_alone),
         test("kill_9_of_all_but_postgresql", kill_9_of_all_but_postgresql),
+        test("a_failovers_record_replays", record::a_failovers_record_replays),
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("cascades_and_archives", cascade::cascades_and_archives),
         test("nobody_comes_in_without_tls", tls::nobody_comes_in_without_tls),

@@ -48,7 +48,7 @@ fn the_names_are_those_of_the_contract() {
     ] {
         assert!(names.iter().any(|known| known == name), "{name}");
     }
-    assert_eq!(names.len(), 123);
+    assert_eq!(names.len(), 124);
 }
 
 #[test]

@@ -220,6 +220,13 @@ pub(super) const KEYS: &[Key] = &[
     local("pgherd.peer_secret", Secret, "", "What agents of a cluster prove to each other.")
         .fixed(),
     local(
+        "pgherd.record",
+        Bytes,
+        "",
+        "How large a record of the agent's inputs and decisions may get, in run_dir, for pgherd replay; none by default.",
+    )
+    .fixed(),
+    local(
         "pgherd.networks",
         List,
         "",

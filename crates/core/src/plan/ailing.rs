@@ -2,6 +2,8 @@
 //! replay stands still. A leader goes when somebody fit can follow, and stays, and says so, when
 //! nobody can. Leaves trying the disks to the shell.
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::{Purpose, ReignEnd};
 use crate::disk::{Ailment, DiskFacts, Trouble, Volume};
 use crate::mutant::Mutant;
@@ -27,7 +29,7 @@ const LAST_RESORT: Duration = Duration::secs(3);
 const TRY_AGAIN: Duration = Duration::secs(60);
 
 /// What is remembered of one file system between two looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Watched {
     /// The write that is under way, and when it was first seen so, not counting the time in which
     /// this process stood still.
@@ -37,7 +39,7 @@ struct Watched {
 }
 
 /// What is known of this node's health.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Health {
     data: Watched,
     wal: Option<Watched>,
