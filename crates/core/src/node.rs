@@ -132,6 +132,9 @@ pub struct Node {
     /// What stands is written again to settle that: it says nothing of who has caught up.
     pub(crate) sync_rewriting: bool,
     pub(crate) candidacy: Option<Candidacy>,
+    /// For whom this replica made slots in the election under way: who follows a new leader finds its
+    /// own at once.
+    pub(crate) slots_ahead: Option<Vec<NodeName>>,
     pub(crate) stand_back_until: Time,
     /// The user's script refused a promotion: this node doesn't lead before then.
     pub(crate) refused_until: Time,
@@ -240,6 +243,7 @@ impl Node {
             held_until,
             hold_answer: None,
             candidacy: None,
+            slots_ahead: None,
             stand_back_until: Time::default(),
             refused_until: Time::default(),
             asked: None,

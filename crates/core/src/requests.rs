@@ -529,6 +529,7 @@ impl Node {
         let timelines_ended = before.as_ref().map_or(said, |r| r.timelines_ended);
         let list = before.map_or_else(ListState::default, |r| r.list);
         self.health.gives_up = None;
+        let slots = self.slots_ahead.take();
         self.reign = Some(Reign {
             term,
             before: self.durable.clone(),
@@ -545,7 +546,7 @@ impl Node {
             key_lost: false,
             ended: None,
             start_failures: 0,
-            slots: None,
+            slots,
             list,
             handover: None,
             holds: BTreeMap::new(),

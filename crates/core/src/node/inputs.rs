@@ -132,8 +132,11 @@ impl Node {
             return;
         }
         let Some(running) = self.op.take_if(|running| running.id == id) else { return };
-        self.facts_from = self.now;
-        self.pg = Pg::Unknown;
+        // Slots are no part of what is observed.
+        if !matches!(running.op, PgOp::EnsureSlots { .. }) {
+            self.facts_from = self.now;
+            self.pg = Pg::Unknown;
+        }
         self.note_result(&running, result);
     }
 

@@ -53,6 +53,7 @@ impl Node {
     pub(crate) fn leave_election(&mut self) {
         self.vacant_since = None;
         self.open_since = None;
+        self.slots_ahead = None;
     }
 
     /// The leader's agent is silent and its PostgreSQL gives no sign either.
@@ -97,6 +98,7 @@ impl Node {
             self.open_since = None;
             return reason;
         }
+        self.let_go_of_dead();
         if self.open_since.is_none() {
             self.open_since = Some(self.now);
             // Who comes first is judged by where everybody stands now.
@@ -110,7 +112,7 @@ impl Node {
 
     /// An election needs a PostgreSQL that can say how far it got.
     fn become_ready(&mut self) -> Option<Reason> {
-        if self.op.is_some() || self.kill.is_some() {
+        if (self.op.is_some() || self.kill.is_some()) && !self.stops_receiving() {
             let ill = self.mortally_ill().filter(|_| self.kill.is_some());
             return Some(ill.unwrap_or(Reason::Busy));
         }
@@ -244,6 +246,7 @@ impl Node {
                     || self.breaks(Mutant::HandsOverTooEarly) =>
             {
                 self.take_over(Accession::HandOver, None, false);
+                self.ensure_slots_ahead();
                 Reason::TakingOver
             }
             Some(_) | None => Reason::NoPosition,
@@ -417,12 +420,12 @@ impl Node {
         let Some(since) = self.open_since else { return true };
         let open = |name: &NodeName| {
             self.heard(name, AGENT_SILENT).is_some_and(|peer| {
-                // While it streams, what it says of its position is not its last word.
-                peer.heard < since || peer.beat.pg == PeerPg::Replica { streaming: true }
+                // While WAL arrives there, what it says of its position is not its last word.
+                let streams = peer.beat.pg == PeerPg::Replica { streaming: true };
+                peer.heard < since || (streams && peer.beat.hears_leader)
             })
         };
-        let mine_is_last = self.replica().is_none_or(|r| !r.streaming);
-        let known = mine_is_last && !self.electorate().iter().any(open);
+        let known = !self.wal_arrives() && !self.electorate().iter().any(open);
         known || self.passed(since, ROLL_CALL)
     }
 
@@ -450,15 +453,15 @@ impl Node {
         // Where the clock decides, a leader that speaks again has not been silent.
         let released = self.view.reign_end().is_some() || self.view.foreign_over();
         let speaks = candidacy.by != Accession::Pledges && !released && !self.silent();
-        let late = late || speaks;
-        if lost || over || late {
+        if lost || over || late || speaks {
             return self.give_up(ballot, lost || over);
         }
-        if self.op.is_none() && self.replica().is_some_and(|r| r.upstream.is_some() || r.streaming)
-        {
-            self.start_op(PgOp::Follow { upstream: None });
-        }
         self.ask(ballot);
+        if self.replica().is_some_and(|r| r.upstream.is_some() || r.streaming) {
+            self.stop_receiving();
+        } else if self.replica().is_some() && self.all_persisted() && self.op.is_none() {
+            self.ensure_slots_ahead();
+        }
         self.count(ballot)
     }
 
@@ -527,7 +530,7 @@ impl Node {
         if let (Some(_), Some(mine), Some(instance)) = (quiet, self.position(), self.instance())
             && counts(&self.config.name, instance)
             && self.all_persisted()
-            && self.op.is_none()
+            && !self.unsettled()
         {
             if candidacy.by == Accession::Pledges {
                 pledged.extend(self.patroni_votes(mine));

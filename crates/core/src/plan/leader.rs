@@ -378,13 +378,26 @@ impl Node {
         let have = self.reign.as_ref().and_then(|r| r.slots.as_ref());
         // A member that is away for a while finds its WAL still there.
         let known = self.view.members.keys().chain(have.into_iter().flatten());
+        let nodes = self.with_slots(known);
+        if have != Some(&nodes) && !(nodes.is_empty() && have.is_none()) {
+            self.start_op(PgOp::EnsureSlots { nodes });
+        }
+    }
+
+    /// Those of them who stream from whoever leads here.
+    fn with_slots<'a>(&self, known: impl Iterator<Item = &'a NodeName>) -> Vec<NodeName> {
         let streams = |node: &&NodeName| {
             **node != self.config.name
                 && self.view.members.get(*node).is_none_or(|m| !m.value.tags.nostream)
         };
         let nodes: BTreeSet<&NodeName> = known.filter(streams).collect();
-        let nodes: Vec<NodeName> = nodes.into_iter().cloned().collect();
-        if have != Some(&nodes) && !(nodes.is_empty() && have.is_none()) {
+        nodes.into_iter().cloned().collect()
+    }
+
+    /// Before the promotion, while others are waited for: a standby can have slots too.
+    pub(crate) fn ensure_slots_ahead(&mut self) {
+        let nodes = self.with_slots(self.view.members.keys());
+        if self.slots_ahead.as_ref() != Some(&nodes) && !nodes.is_empty() {
             self.start_op(PgOp::EnsureSlots { nodes });
         }
     }

@@ -18,6 +18,9 @@ use crate::{Duration, Instance, Lsn, NodeName};
 const KEEP_PLACE: Duration = Duration::millis(400);
 /// After a list came into force, backends and walsenders may still act by the one before.
 const SETTLE: Duration = Duration::millis(200);
+/// What a peer said of its data directory counts for so long, and what stood before this agent was born
+/// for as long after that.
+const SAID: Duration = Duration::secs(2);
 /// Nobody lives who could become a voter: without strictness, commits stop waiting after this.
 const ALONE: Duration = Duration::secs(2);
 /// The same, when those who are listed stream and are about to stop: a whole cluster stops when all
@@ -146,7 +149,7 @@ impl Node {
         let mut wanted: Vec<NodeName> = streaming
             .iter()
             .chain(listed.iter().filter(|n| self.keeps_place(n)))
-            .filter(|node| self.admissible(node) && !self.lags(node, furthest))
+            .filter(|node| self.admissible(node, &listed) && !self.lags(node, furthest))
             .cloned()
             .collect();
         wanted.sort();
@@ -205,13 +208,16 @@ impl Node {
         lost.is_none_or(|since| self.now.since(since) < KEEP_PLACE)
     }
 
-    fn admissible(&self, node: &NodeName) -> bool {
+    fn admissible(&self, node: &NodeName, listed: &BTreeSet<NodeName>) -> bool {
         let ill = self.peer_ailment(node).is_some_and(Ailment::is_mortal);
         if *node == self.config.name || self.sync_priority(node) == 0 || ill || self.cascades(node)
         {
             return false;
         }
-        self.peer_instance(node).is_some() || self.patroni_follows(node)
+        // An agent that has just begun has heard nobody yet: whom the one before had listed stays, or
+        // each restart of the agent would change the list, and commits would wait for that.
+        let stays = listed.contains(node) && !self.passed(self.born, SAID);
+        self.peer_instance(node).is_some() || self.patroni_follows(node) || stays
     }
 
     /// It streams from another replica, or goes there in a moment: what it has flushed, this node isn't
@@ -237,8 +243,8 @@ impl Node {
     /// A voter's data was replaced since it was admitted: it counts again once it has everything.
     fn replaced_voter(&self, wanted: &BTreeSet<NodeName>) -> bool {
         wanted.iter().any(|node| {
-            let admitted = self.admitted(node);
-            admitted.is_some() && admitted != self.peer_instance(node) && self.has_everything(node)
+            let (admitted, now) = (self.admitted(node), self.peer_instance(node));
+            admitted.is_some() && now.is_some() && admitted != now && self.has_everything(node)
         })
     }
 
@@ -253,7 +259,7 @@ impl Node {
     }
 
     fn peer_instance(&self, node: &NodeName) -> Option<Instance> {
-        self.fresh(node, Duration::secs(2)).and_then(|said| said.instance)
+        self.fresh(node, SAID).and_then(|said| said.instance)
     }
 
     /// Without strictness, a primary that nobody follows goes on alone, but not in haste: whoever
@@ -320,8 +326,9 @@ impl Node {
             .iter()
             .map(|node| {
                 let current = self.peer_instance(node);
-                let kept = self.admitted(node).filter(|_| !self.has_everything(node));
-                (node.clone(), kept.or(current))
+                let admitted = self.admitted(node);
+                let kept = admitted.filter(|_| !self.has_everything(node));
+                (node.clone(), kept.or(current).or(admitted))
             })
             .collect();
         let state =

@@ -495,6 +495,8 @@ impl Node {
             PgOp::EnsureSlots { nodes } => {
                 if let Some(reign) = &mut self.reign {
                     reign.slots = Some(nodes.clone());
+                } else {
+                    self.slots_ahead = Some(nodes.clone());
                 }
             }
             PgOp::StartReplica { .. }

@@ -1,5 +1,5 @@
-//! Another node asks for this one's pledge: promise, on disk; stop receiving; say how far one got.
-//! In this order, and bound until the ballot can't succeed any more (docs/protocol.md, Pledges).
+//! Another node asks for this one's pledge: promise, on disk, and stop receiving; after both, say how
+//! far one got. Bound until the ballot can't succeed any more (docs/protocol.md, Pledges).
 
 use crate::cluster::{Purpose, ReignEnd};
 use crate::input::{Action, Promise};
@@ -72,9 +72,7 @@ impl Node {
             });
             self.persist();
         }
-        if self.all_persisted() || self.breaks(Mutant::PledgeForgotten) {
-            self.stop_receiving_and_answer(&asked);
-        }
+        self.stop_receiving_and_answer(&asked);
     }
 
     fn refusal(&self, asked: &Asked, promised: bool) -> Option<PledgeRefusal> {
@@ -135,11 +133,41 @@ impl Node {
         if !replica.at_end && !self.breaks(Mutant::PledgeKeepsReceiving) {
             return;
         }
+        // Both at once, and the answer after both.
+        if !self.all_persisted() && !self.breaks(Mutant::PledgeForgotten) {
+            return;
+        }
         if let (Some(position), Some(instance)) = (self.position(), self.instance()) {
             self.answer(asked, PledgeAnswer::Pledged { position, instance });
         } else {
             self.answer(asked, PledgeAnswer::Refused(PledgeRefusal::NoPosition));
         }
+    }
+
+    /// Nothing comes from a leader that is dead, and a pledge asks for the same: no need to wait for
+    /// the question.
+    pub(super) fn let_go_of_dead(&mut self) {
+        if self.voters_decide() && self.view.reign_end() == Some(&ReignEnd::Died) {
+            self.stop_receiving();
+        }
+    }
+
+    pub(super) fn stop_receiving(&mut self) {
+        if self.op.is_none() && self.replica().is_some_and(|r| r.upstream.is_some() || r.streaming)
+        {
+            self.start_op(PgOp::Follow { upstream: None });
+        }
+    }
+
+    pub(super) fn stops_receiving(&self) -> bool {
+        let op = self.op.as_ref().map(|running| &running.op);
+        self.kill.is_none() && op == Some(&PgOp::Follow { upstream: None })
+    }
+
+    /// An operation runs that may change where this node stands.
+    pub(super) fn unsettled(&self) -> bool {
+        let settled = |op: &PgOp| matches!(op, PgOp::EnsureSlots { .. });
+        self.op.as_ref().is_some_and(|running| !settled(&running.op))
     }
 
     fn answer(&mut self, asked: &Asked, answer: PledgeAnswer) {
