@@ -505,6 +505,7 @@ impl Agent {
         {
             self.scheduler.look(cluster, clock::unix_millis() / 1_000);
         }
+        self.tell_of_waits();
         self.board.send_replace(Arc::new(Board {
             incarnation: self.incarnation,
             at: clock::now(),
@@ -515,6 +516,9 @@ impl Agent {
             leads: self.node.leads(),
             belief_until: self.node.belief_until(),
             serving: self.node.serving(),
+            cancelled_waits: self.node.cancelled_waits(),
+            unreplicated: self.node.unreplicated(),
+            vouches: self.node.vouches(),
             failsafe: self.node.failsafe_active(),
             peers: peers_seen(&self.node, &self.peers),
             ailment: self.node.ailment(),

@@ -9,7 +9,7 @@ use pgherd_api::rest::{AskedBody, DecisionBody};
 use pgherd_core::disk::{Ailment, DiskFacts};
 use pgherd_core::peer::PeerBeat;
 use pgherd_core::postgres::PgState;
-use pgherd_core::{Decision, Duration, Incarnation, Node, NodeName, Restarts, Term, Time};
+use pgherd_core::{Decision, Duration, Incarnation, Lsn, Node, NodeName, Restarts, Term, Time};
 
 use crate::clock;
 use crate::peers::Peers;
@@ -44,6 +44,12 @@ pub(crate) struct Board {
     pub(crate) belief_until: Option<Time>,
     /// Clients may write here.
     pub(crate) serving: bool,
+    /// Synchronous waits that ended without the replicas.
+    pub(crate) cancelled_waits: u64,
+    /// Up to where there are commits of such waits that too few have.
+    pub(crate) unreplicated: Option<Lsn>,
+    /// The term that routers may rely on, and until when.
+    pub(crate) vouches: Option<(Term, Time)>,
     /// The members confirm this leader, while the store is away.
     pub(crate) failsafe: bool,
     pub(crate) peers: Vec<PeerSeen>,

@@ -42,6 +42,7 @@ mod start;
 mod store;
 mod tell;
 mod trace;
+mod waits;
 mod watch;
 
 use std::future::Future;

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod race;
 pub mod rest;
 pub mod tls;
+mod vouch;
 pub mod words;
 
 pub use client::{Client, ClientError, Response, origin};

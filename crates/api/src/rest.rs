@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::cluster::Cluster;
 use crate::encode::iso8601;
+pub use crate::vouch::{LostBody, TermBody, WaitingBody};
 
 /// Where things are. Health checks are in the agent's own table, for they match by substring.
 pub mod paths {
@@ -23,6 +24,10 @@ pub mod paths {
     pub const METRICS: &str = "/metrics";
     /// What this node decided and why.
     pub const EXPLAIN: &str = "/explain";
+    /// The term that this node vouches for.
+    pub const TERM: &str = "/term";
+    /// Backends whose commit waits for replicas.
+    pub const WAITING: &str = "/waiting";
     /// A planned change of leader.
     pub const SWITCHOVER: &str = "/switchover";
     /// An unplanned one.
@@ -303,6 +308,18 @@ pub struct ExplainBody {
     /// The calls that were to change something, and who made them, the latest first.
     #[serde(default)]
     pub asked: Vec<AskedBody>,
+    /// Synchronous waits that ended without the replicas, since the agent's start.
+    #[serde(default)]
+    pub cancelled_waits: u64,
+    /// Commits of such waits up to here are on too few nodes; absent when there are none.
+    #[serde(default)]
+    pub unreplicated: Option<String>,
+    /// Commits of such waits on the leader before this term's, up to here, are not all in this term.
+    #[serde(default)]
+    pub without: Option<String>,
+    /// WAL of this node that a rewind took out of the cluster's history, kept aside.
+    #[serde(default)]
+    pub lost: Vec<LostBody>,
 }
 
 /// A call that was to change something.

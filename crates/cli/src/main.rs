@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod confirm;
 mod ctl;
 mod first;
 mod live;

@@ -10,28 +10,37 @@ use pgherd_core::{Lsn, SynchronousMode, Time};
 use pgherd_router::topology::{HostPort, LeaderRoute, MemberRoute, Role, SyncRole, Topology};
 use tokio::sync::watch;
 
+use crate::confirm::{self, Confirmer};
 use crate::live::Live;
 
 /// While nothing changes, the view is confirmed this often.
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 
 /// Feeds the router until nobody listens any more. While the store is away the last view stays,
-/// with its age.
+/// with its age, and `confirmer` says how long its leader's term may be relied on.
 ///
 /// # Errors
 /// The settings never let us in.
 pub(crate) async fn feed(
     mut live: Live,
+    mut confirmer: Option<Confirmer>,
     sender: watch::Sender<Arc<Topology>>,
 ) -> Result<(), pgherd_store::Error> {
-    let mut ticks = tokio::time::interval(CONFIRM_EVERY);
+    let every = if confirmer.is_some() { confirm::EVERY } else { CONFIRM_EVERY };
+    let mut ticks = tokio::time::interval(every);
+    let mut fresh = None;
     loop {
         tokio::select! {
             news = live.next() => match news {
                 None => return Ok(()),
                 Some(crate::live::News::Lost(why)) => tracing::warn!(%why, "the store is lost"),
-                Some(crate::live::News::Cluster) => {}
+                Some(crate::live::News::Cluster) => {
+                    if let (Some(confirmer), Some(cluster)) = (&mut confirmer, live.cluster()) {
+                        confirmer.shown(cluster);
+                    }
+                }
             },
+            () = listen(&mut confirmer) => {}
             // The watch itself notices a silent store within two seconds.
             _ = ticks.tick() => {}
             () = sender.closed() => return Ok(()),
@@ -39,10 +48,23 @@ pub(crate) async fn feed(
         if let Some(error) = live.refused() {
             return Err(error.clone());
         }
-        if let Some(cluster) = live.cluster().filter(|_| live.connected()) {
-            let now = Time(pgherd_guard::boottime_micros());
-            sender.send_replace(Arc::new(topology(cluster, now)));
+        let now = confirm::now();
+        if live.connected() {
+            fresh = Some(now);
         }
+        // Without a confirmer there is nothing new to say while the store is away.
+        let news = live.connected() || confirmer.is_some();
+        if let (Some(cluster), Some(fresh)) = (live.cluster().filter(|_| news), fresh) {
+            let topology = topology(cluster, fresh);
+            sender.send_replace(confirm::confirmed(topology, confirmer.as_ref(), now));
+        }
+    }
+}
+
+async fn listen(confirmer: &mut Option<Confirmer>) {
+    match confirmer {
+        Some(confirmer) => confirmer.listen().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -105,7 +127,8 @@ fn leader(cluster: &Cluster) -> Option<LeaderRoute> {
                 && pgherd_api::words::parse_state(&info.state) == MemberState::Running
         }
     };
-    Some(LeaderRoute { name, term: view.current_term()?, serving, address: address(info)? })
+    let (term, address) = (view.current_term()?, address(info)?);
+    Some(LeaderRoute { name, term, serving, address, confirmed_until: None })
 }
 
 /// A member; one that doesn't say where it is can't be routed to.

@@ -148,6 +148,10 @@ pub struct TermRecord {
     /// that holds WAL of another term has diverged, whatever its timeline's number says.
     #[serde(default)]
     pub lineage: Vec<Term>,
+    /// Commits up to here were visible on the leader before, their synchronous wait cancelled, and this
+    /// term's WAL doesn't reach so far: some of them are not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<Lsn>,
 }
 
 impl TermRecord {
@@ -202,6 +206,9 @@ pub struct Beat {
     /// Clients may be let in: PostgreSQL is primary, and in synchronous modes the voters have
     /// everything that recovery found.
     pub serving: bool,
+    /// Commits up to here are visible on the leader and on too few others: their wait was cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreplicated: Option<Lsn>,
     /// The reign is over.
     pub ended: Option<ReignEnd>,
 }

@@ -1,7 +1,7 @@
 //! What follows from the facts at hand: questions that several plans ask, each answered in one place.
 //! Reads only; leaves what to do about the answers to `plan`.
 
-use crate::cluster::Beat;
+use crate::cluster::{Beat, TermRecord};
 use crate::mutant::Mutant;
 use crate::node::{HEARING, Node};
 use crate::peer::{PeerBeat, PeerPg, Position};
@@ -223,5 +223,23 @@ impl Node {
     /// A term newer than the one that a promise was given against has begun.
     pub(crate) fn newer_term_than(&self, term: Option<Term>) -> bool {
         self.view.current_term() > term
+    }
+
+    /// The terms that this node's WAL continues, its own last.
+    pub(crate) fn continued_terms(&self) -> Vec<Term> {
+        let Some(mine) = self.durable.wal_term else { return Vec::new() };
+        let written = self.view.term.as_ref().map(|t| t.value.lineage.as_slice());
+        let known = if self.durable.wal_lineage.is_empty() {
+            let known = |lineage: &&[Term]| {
+                self.view.written_term() == Some(mine) || lineage.contains(&mine)
+            };
+            written.filter(known).unwrap_or_default()
+        } else {
+            self.durable.wal_lineage.as_slice()
+        };
+        let mut lineage: Vec<Term> = known.iter().copied().filter(|term| *term < mine).collect();
+        lineage.push(mine);
+        let excess = lineage.len().saturating_sub(TermRecord::LINEAGE);
+        lineage.split_off(excess)
     }
 }

@@ -62,6 +62,7 @@ impl Node {
             timelines_ended: if complete { lines.len() as u32 } else { u32::MAX },
             start: self.foreign_start.filter(|(of, _)| Some(*of) == term).map(|(_, lsn)| lsn),
             serving: true,
+            unreplicated: None,
             ended: None,
         })
     }

@@ -25,6 +25,8 @@ mod state;
 pub mod tags;
 pub mod time;
 pub mod types;
+pub mod vouch;
+mod waits;
 
 pub use input::{Action, Durable, Input, OpId, Promise, RequestId, StoreOutcome, StoreRequest};
 pub use node::{Node, NodeConfig, Restarts, Timer};

@@ -44,11 +44,13 @@ pub enum Mutant {
     OneHoldTooFew,
     /// A leader whose disk stalls lets go before its PostgreSQL is killed.
     GivesUpUnkilled,
+    /// A leader whose voters may elect another vouches for its term as long as it believes.
+    VouchesByBelief,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::DeadlineFromReply,
         Self::NoFence,
         Self::PromoteWithoutKey,
@@ -68,5 +70,6 @@ impl Mutant {
         Self::HoldForgotten,
         Self::OneHoldTooFew,
         Self::GivesUpUnkilled,
+        Self::VouchesByBelief,
     ];
 }

@@ -18,6 +18,7 @@ use crate::state::{
     Asked, Attempt, Candidacy, Lease, Leaving, PatroniMember, Peer, Pending, Pg, Reign, Restart,
     RunningOp, Silence,
 };
+use crate::waits::Waits;
 use crate::{Duration, Incarnation, Lsn, NodeName, Revision, Tags, Term, Time};
 
 /// What a node is told at its birth and keeps for its life.
@@ -81,6 +82,8 @@ pub struct Node {
     pub(crate) facts_from: Time,
     pub(crate) wal_advanced: Option<(Lsn, Time)>,
     pub(crate) stream_lost: Option<Time>,
+    /// Commits of this primary that wait for replicas.
+    pub(crate) waits: Waits,
     pub(crate) lease: Lease,
     pub(crate) reign: Option<Reign>,
     /// Takeovers that were sent and may be applied yet, or have been.
@@ -212,6 +215,7 @@ impl Node {
             facts_from: Time::default(),
             wal_advanced: None,
             stream_lost: None,
+            waits: Waits::default(),
             lease: Lease::None,
             reign: None,
             attempts: Vec::new(),
@@ -375,6 +379,19 @@ impl Node {
             || self.pg == Pg::Unknown
             || self.pg == Pg::Empty
             || self.stream_lost.is_some()
+    }
+
+    /// Synchronous waits that ended without the replicas, since the agent's start.
+    #[must_use]
+    pub fn cancelled_waits(&self) -> u64 {
+        self.waits.cancelled()
+    }
+
+    /// Commits up to here are visible on this primary, and too few have them: their wait was
+    /// cancelled. `None`: there are none.
+    #[must_use]
+    pub fn unreplicated(&self) -> Option<Lsn> {
+        self.waits.uncovered()
     }
 
     /// The cluster as this node last saw it.

@@ -122,6 +122,17 @@ pub struct PrimaryFacts {
     pub history: Vec<TimelineEnd>,
     /// pg_control names the timeline that is written: there was a checkpoint since the promotion.
     pub checkpointed: bool,
+    /// Backends whose commit waits for replicas (`wait_event` SyncRep).
+    pub waiting: Vec<WaitingBackend>,
+}
+
+/// A backend whose commit waits for replicas.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct WaitingBackend {
+    /// Its process.
+    pub pid: u32,
+    /// When its transaction began, in unix microseconds: tells one wait of it from the next.
+    pub began: i64,
 }
 
 /// One line of a timeline history file: that timeline ended here, and the next one began.

@@ -147,6 +147,7 @@ impl Node {
         let Some(lease) = self.lease_id() else { return };
         let optime = self.view.status.as_ref().map(|s| s.value.optime);
         let waiting = self.in_flight(Purpose::Beat);
+        let unreplicated = self.waits.uncovered();
         let lsn_known = self.view.beat.as_ref().map_or_else(Default::default, |b| b.value.lsn);
         let Some(reign) = self.reign.as_mut().filter(|r| r.ended.is_none() && !r.key_lost) else {
             return;
@@ -157,7 +158,7 @@ impl Node {
         reign.next_beat = now + Duration(reign.ttl.0 / 5);
         self.beat_seq += 1;
         let lsn = lsn.unwrap_or(lsn_known);
-        let beat = Self::make_beat(self.incarnation, self.beat_seq, reign, lsn);
+        let beat = Self::make_beat(self.incarnation, self.beat_seq, reign, lsn, unreplicated);
         let term = reign.term;
         let mut then = vec![Op::Put(Key::Beat, Value::Beat(beat), None)];
         if optime != Some(lsn) {
@@ -168,7 +169,13 @@ impl Node {
         self.txn(Purpose::Beat, compare, then);
     }
 
-    fn make_beat(incarnation: Incarnation, seq: u64, reign: &Reign, lsn: Lsn) -> Beat {
+    fn make_beat(
+        incarnation: Incarnation,
+        seq: u64,
+        reign: &Reign,
+        lsn: Lsn,
+        unreplicated: Option<Lsn>,
+    ) -> Beat {
         Beat {
             incarnation,
             seq,
@@ -178,6 +185,7 @@ impl Node {
             timelines_ended: reign.timelines_ended,
             start: reign.start.map(|(_, start)| start),
             serving: reign.serving,
+            unreplicated,
             ended: reign.ended.clone(),
         }
     }
@@ -233,32 +241,15 @@ impl Node {
         if let Some(ballot) = ballot {
             compare.push(Compare::Modified(Key::Claim, ballot));
         }
-        let lineage = self.continued_terms();
-        let mut then = self.reign_keys(&attempt, lease, TermRecord { leader: me, by, lineage });
+        let (lineage, without) = (self.continued_terms(), self.goes_without());
+        let record = TermRecord { leader: me, by, lineage, without };
+        let mut then = self.reign_keys(&attempt, lease, record);
         then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
         if self.view.failover.is_some() {
             then.push(Op::Put(Key::Failover, Value::Failover(None), None));
         }
         let request = self.txn(Purpose::TakeOver, compare, then);
         self.attempts.push(Attempt { request, ..attempt });
-    }
-
-    /// The terms that this node's WAL continues, its own last.
-    pub(crate) fn continued_terms(&self) -> Vec<Term> {
-        let Some(mine) = self.durable.wal_term else { return Vec::new() };
-        let written = self.view.term.as_ref().map(|t| t.value.lineage.as_slice());
-        let known = if self.durable.wal_lineage.is_empty() {
-            let known = |lineage: &&[Term]| {
-                self.view.written_term() == Some(mine) || lineage.contains(&mine)
-            };
-            written.filter(known).unwrap_or_default()
-        } else {
-            self.durable.wal_lineage.as_slice()
-        };
-        let mut lineage: Vec<Term> = known.iter().copied().filter(|term| *term < mine).collect();
-        lineage.push(mine);
-        let excess = lineage.len().saturating_sub(TermRecord::LINEAGE);
-        lineage.split_off(excess)
     }
 
     fn reign_keys(&self, attempt: &Attempt, lease: LeaseId, record: TermRecord) -> Vec<Op> {
@@ -272,6 +263,7 @@ impl Node {
             timelines_ended: start.map_or(0, |b| b.timelines_ended),
             start: start.and_then(|b| b.start),
             serving: attempt.serving,
+            unreplicated: None,
             ended: None,
         };
         vec![
@@ -296,7 +288,7 @@ impl Node {
             Compare::Modified(Key::Leader, Revision(0)),
             Compare::Modified(Key::Term, Revision(0)),
         ];
-        let record = TermRecord { leader: me, by, lineage: Vec::new() };
+        let record = TermRecord { leader: me, by, lineage: Vec::new(), without: None };
         let mut then = self.reign_keys(&attempt, lease, record);
         then.push(Op::Put(Key::Initialize, Value::Initialize(Initialize::Done(system)), None));
         then.push(Op::Put(Key::Config, Value::Config(policy), None));
@@ -316,11 +308,12 @@ impl Node {
             ReignEnd::HandedOver { to, .. } => Some(to.clone()),
             ReignEnd::Died | ReignEnd::Stopped { .. } => None,
         };
+        let unreplicated = self.waits.uncovered();
         let Some(reign) = self.reign.as_mut() else { return };
         reign.ended = Some(end);
         reign.serving = false;
         self.beat_seq += 1;
-        let beat = Self::make_beat(incarnation, self.beat_seq, reign, lsn);
+        let beat = Self::make_beat(incarnation, self.beat_seq, reign, lsn, unreplicated);
         let compare = Self::still_mine(reign.term);
         let mut then = vec![Op::Delete(Key::Leader), Op::Put(Key::Beat, Value::Beat(beat), None)];
         if let (Some(successor), false) = (successor, self.patroni.is_empty()) {

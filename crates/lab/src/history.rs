@@ -78,6 +78,8 @@ pub(crate) struct History {
     /// Numbers that were read through the write port.
     pub(crate) seen: Vec<i64>,
     pub(crate) direct: Vec<Direct>,
+    /// The same through the write port; the node is its address's last number.
+    pub(crate) routed: Vec<Direct>,
     pub(crate) shown: Vec<Shown>,
     pub(crate) transactions: Vec<Transaction>,
     /// Sums of the bank's accounts.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use pgherd_core::postgres::{
     BrokenData, PgFacts, PgFailureKind, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts,
-    SenderFacts, SyncNames, TimelineEnd,
+    SenderFacts, SyncNames, TimelineEnd, WaitingBackend,
 };
 use pgherd_core::{Instance, Lsn, NodeName, SystemId, Time, Timeline};
 use pgherd_guard::boottime_micros;
 
 use crate::control::read_control;
 use crate::life::Life;
+use crate::ops::diverged::{self, LostWal};
 use crate::server::Core;
 use crate::sql::{Row, Sql};
 use crate::{PgError, conf, files, names};
@@ -46,7 +47,11 @@ const QUERY: &str = "SELECT pg_is_in_recovery(), \
     current_setting('restore_command', true) <> '', \
     (SELECT json_agg(json_build_object('usename', usename, 'application_name', application_name, \
          'client_addr', client_addr, 'state', state, 'sync_state', sync_state, \
-         'sync_priority', sync_priority)) FROM pg_stat_replication), pg_conf_load_time(), current_setting('primary_slot_name')";
+         'sync_priority', sync_priority)) FROM pg_stat_replication), pg_conf_load_time(), \
+    current_setting('primary_slot_name'), \
+    CASE WHEN NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> '' THEN \
+         (SELECT string_agg(pid || ' ' || coalesce((extract(epoch FROM xact_start) * 1000000)::bigint, 0), ',') \
+         FROM pg_stat_activity WHERE wait_event = 'SyncRep') END";
 
 /// What only readers want to know of a running server (contract 2.6).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -63,6 +68,8 @@ pub struct Shown {
     pub senders: String,
     /// How many more clients it takes, as a new connection saw within the last second or two.
     pub room_for_clients: Option<u32>,
+    /// WAL of this node that is in nobody's history, kept aside.
+    pub lost: Arc<[LostWal]>,
 }
 
 /// What is kept between observations.
@@ -81,6 +88,8 @@ pub(crate) struct Memory {
     last_static: Mutex<Option<PgState>>,
     /// What can't change while a postmaster lives.
     constants: Mutex<Option<Constants>>,
+    /// WAL that is kept aside; looked for once, and again after each rewind.
+    pub(crate) lost: Mutex<Option<Arc<[LostWal]>>>,
     /// When the files were read last, as PostgreSQL says it.
     loaded: Mutex<Option<String>>,
     /// One thread at most waits for a hung disk.
@@ -200,6 +209,7 @@ impl Core {
                 .fence
                 .life()
                 .and_then(|life| u32::try_from(life.room_for_clients.load(Ordering::SeqCst)).ok()),
+            lost: self.lost(),
         };
         let Constants { system_id, instance } = self.constants()?;
         self.note_reload(cell(16), cell(13) == Some("t"));
@@ -225,10 +235,18 @@ impl Core {
             let senders = cell(4).map(senders).unwrap_or_default();
             let history = self.history(timeline)?;
             let checkpointed = self.is_checkpointed(timeline)?;
-            let facts = PrimaryFacts { flushed: lsn(1), names, senders, history, checkpointed };
+            let waiting = cell(18).map(waiting).unwrap_or_default();
+            let flushed = lsn(1);
+            let facts = PrimaryFacts { flushed, names, senders, history, checkpointed, waiting };
             (timeline, PgRole::Primary(facts))
         };
         Ok(RunningFacts { system_id, instance, timeline, role })
+    }
+
+    fn lost(&self) -> Arc<[LostWal]> {
+        let mut known = self.memory.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = || diverged::read_all(&self.settings.data_dir).into();
+        Arc::clone(known.get_or_insert_with(found))
     }
 
     /// The list, unless it is the user's own, which promises nothing.
@@ -385,6 +403,14 @@ const PROBE: &str = "SELECT greatest(0, current_setting('max_connections')::int 
          WHERE a.datid IS NOT NULL AND a.pid <> pg_backend_pid() \
          AND a.backend_type = 'client backend'))";
 
+fn waiting(text: &str) -> Vec<WaitingBackend> {
+    let backend = |words: &str| {
+        let (pid, began) = words.split_once(' ')?;
+        Some(WaitingBackend { pid: pid.parse().ok()?, began: began.parse().ok()? })
+    };
+    text.split(',').filter_map(backend).collect()
+}
+
 fn senders(text: &str) -> Vec<SenderFacts> {
     let sender = |words: &str| {
         let mut words = words.split(' ');
@@ -399,7 +425,7 @@ fn senders(text: &str) -> Vec<SenderFacts> {
 }
 
 /// `1\t0/3000148\tno recovery target specified`
-fn history_line(line: &str) -> Option<TimelineEnd> {
+pub(crate) fn history_line(line: &str) -> Option<TimelineEnd> {
     let mut words = line.split_whitespace();
     let timeline = Timeline(words.next()?.parse().ok()?);
     Some(TimelineEnd { timeline, end: words.next()?.parse().ok()? })
@@ -407,7 +433,7 @@ fn history_line(line: &str) -> Option<TimelineEnd> {
 
 /// The timeline of the WAL at `received`: a segment is named after the timeline it was received
 /// on, pg_control follows only with the next restartpoint.
-fn timeline_of(data_dir: &Path, received: Lsn) -> Result<Timeline, PgError> {
+pub(crate) fn timeline_of(data_dir: &Path, received: Lsn) -> Result<Timeline, PgError> {
     let control = read_control(data_dir)?;
     let least = control.timeline.max(control.min_recovery_timeline);
     let size = u64::from(control.wal_segment_size.max(1));

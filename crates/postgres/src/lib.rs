@@ -36,6 +36,7 @@ pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
 pub use facts::Shown;
 pub use names::{parse as parse_names, render as render_names};
+pub use ops::diverged::LostWal;
 pub use pending::{Pending, PendingChange};
 pub use script::run_command;
 pub use server::{Found, Progress, Server};

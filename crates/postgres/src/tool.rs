@@ -93,6 +93,25 @@ impl<'a> Tool<'a> {
         group.ended = true;
         Ok(Output { success: status.success(), errors })
     }
+
+    /// Runs it to its end, however that is, handing on each line of its standard output.
+    pub(crate) async fn read(mut self, mut said: impl FnMut(&str)) -> Result<(), PgError> {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let failed = |error: io::Error| {
+            let words = format!("{} can't be run: {error}", self.program);
+            PgError::failed(PgFailureKind::ToolFailed, words)
+        };
+        let mut group = Group::new(self.command.spawn().map_err(failed)?);
+        if let Some(pipe) = group.child.stdout.take() {
+            let mut lines = BufReader::new(pipe).split(b'\n');
+            while let Some(line) = lines.next_segment().await.map_err(failed)? {
+                said(&String::from_utf8_lossy(&line));
+            }
+        }
+        group.child.wait().await.map_err(failed)?;
+        group.ended = true;
+        Ok(())
+    }
 }
 
 impl Output {

@@ -121,6 +121,7 @@ fn lead(topology: &mut Topology, name: &str) {
         member.sync = if leads { SyncRole::None } else { SyncRole::Quorum };
         if leads {
             topology.leader = Some(LeaderRoute {
+                confirmed_until: None,
                 name: member.name.clone(),
                 term: Term(topology.revision),
                 serving: true,

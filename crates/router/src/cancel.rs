@@ -13,11 +13,13 @@ use tokio::time::timeout;
 use crate::connect::connect;
 use crate::shared::Shared;
 use crate::table::Port;
-use crate::topology::HostPort;
+use crate::topology::{HostPort, MemberRoute, Role};
 use crate::wire::cancel_key;
 
 /// PostgreSQL closes as soon as it has sent the signal.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// An agent looks at PostgreSQL each 100 ms.
+const ASKING: Duration = Duration::from_millis(500);
 
 /// Forwards a cancel request, and returns when the servers have dealt with it: a client may take
 /// the close of its connection as that sign.
@@ -36,7 +38,34 @@ pub(crate) async fn forward(shared: &Arc<Shared>, port: Port, request: &[u8]) {
             servers
         }
     };
-    join_all(servers.iter().map(|server| deliver(shared, server, request))).await;
+    join_all(servers.iter().map(|server| async move {
+        if !is_kept(shared, server, request).await {
+            deliver(shared, server, request).await;
+        }
+    }))
+    .await;
+}
+
+/// Whether the request would end a wait for replicas: PostgreSQL would answer success, with a warning,
+/// for a commit that only this server has. Who can't be asked is sent the request: a query that
+/// nobody can stop is worse, and a wait that was cancelled is counted by the agent.
+async fn is_kept(shared: &Shared, server: &HostPort, request: &[u8]) -> bool {
+    let topology = shared.applied();
+    if !shared.config.keeps_sync_waits || topology.sync_mode == "off" {
+        return false;
+    }
+    let key = cancel_key(request);
+    let Some(&[a, b, c, d]) = key.first_chunk::<4>() else { return false };
+    let pid = u32::from_be_bytes([a, b, c, d]);
+    let leads = |m: &&MemberRoute| m.role == Role::Leader && m.address == *server;
+    let Some(member) = topology.members.iter().find(leads) else { return false };
+    let asked = timeout(ASKING, shared.witness.waits(member, pid)).await;
+    let waits = asked.ok().flatten() == Some(true);
+    if waits {
+        shared.stats.cancels_dropped.fetch_add(1, Relaxed);
+        tracing::info!(server = %member.name, pid, "a cancel request for a synchronous wait was dropped");
+    }
+    waits
 }
 
 async fn deliver(shared: &Shared, server: &HostPort, request: &[u8]) {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::confirm::TermCheck;
 use crate::table::ReadFallback;
 
 /// What the router listens on and how patient it is.
@@ -32,6 +33,10 @@ pub struct RouterConfig {
     pub connect_timeout: Duration,
     /// A view that nobody confirmed for this long is shown as stale.
     pub stale_after: Duration,
+    /// Whether write sessions need a term that somebody has confirmed lately.
+    pub term_check: TermCheck,
+    /// In synchronous modes: cancel requests for a backend whose commit waits for replicas are dropped.
+    pub keeps_sync_waits: bool,
 }
 
 impl Default for RouterConfig {
@@ -49,6 +54,8 @@ impl Default for RouterConfig {
             startup_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(1),
             stale_after: Duration::from_secs(3),
+            term_check: TermCheck::Off,
+            keeps_sync_waits: true,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! Left out: speaking to the store, deciding who leads, checking servers' health, terminating TLS.
 #![forbid(unsafe_code)]
 
+pub mod confirm;
 pub mod table;
 pub mod topology;
 
@@ -34,9 +35,12 @@ mod stats;
 #[cfg(test)]
 mod testing;
 mod wire;
+pub mod witness;
 
 pub use clock::boottime;
 pub use config::{RouterConfig, StartError};
+pub use confirm::TermCheck;
 pub use router::{LocalAddrs, Router};
 pub use table::ReadFallback;
 pub use topology::{HostPort, LeaderRoute, MemberRoute, Role, SyncRole, Topology};
+pub use witness::Witness;

@@ -9,7 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
+use pgherd_core::time::Time;
 use pgherd_core::types::{NodeName, Term};
+
+use crate::clock::boottime;
 
 use crate::table::{Closures, Port, Target, WriteClosure};
 use crate::topology::{HostPort, Topology};
@@ -31,6 +34,8 @@ struct Inner {
     /// Whom a session may join; changed in the same lock that ends sessions, so that none slips
     /// in behind a closure.
     leader: Option<(NodeName, Term)>,
+    /// Of the leader's write sessions; another leader has another one.
+    gate: Arc<Gate>,
     members: HashSet<NodeName>,
     closed: bool,
     /// Grouped so that ending one leader's sessions touches no others.
@@ -67,6 +72,11 @@ pub(crate) struct Tally {
     pub(crate) connect_us: u64,
 }
 
+/// Lets bytes of one leader's write sessions pass until an instant of CLOCK_BOOTTIME: also a session
+/// that was frozen, and knows nothing of what happened meanwhile, looks here first.
+#[derive(Default)]
+struct Gate(AtomicU64);
+
 /// One session: a client and a server joined.
 pub(crate) struct Session {
     id: u64,
@@ -80,6 +90,8 @@ pub(crate) struct Session {
     close: AtomicU8,
     waker: AtomicWaker,
     key: OnceLock<Arc<[u8]>>,
+    /// Of write sessions only.
+    gate: Option<Arc<Gate>>,
 }
 
 /// Why the router ended a session.
@@ -91,6 +103,8 @@ pub(crate) enum Closed {
     MemberGone,
     /// The router stops.
     Shutdown,
+    /// Nobody confirms the reign any more.
+    Unconfirmed,
 }
 
 impl Closed {
@@ -99,6 +113,7 @@ impl Closed {
             Self::LeaderChanged => "leader_changed",
             Self::MemberGone => "member_gone",
             Self::Shutdown => "shutdown",
+            Self::Unconfirmed => "term_unconfirmed",
         }
     }
 }
@@ -109,6 +124,7 @@ impl Session {
             Closed::LeaderChanged => 1,
             Closed::MemberGone => 2,
             Closed::Shutdown => 3,
+            Closed::Unconfirmed => 4,
         };
         // The first reason stays.
         let _ = self.close.compare_exchange(0, code, SeqCst, SeqCst);
@@ -120,8 +136,15 @@ impl Session {
             1 => Some(Closed::LeaderChanged),
             2 => Some(Closed::MemberGone),
             3 => Some(Closed::Shutdown),
+            4 => Some(Closed::Unconfirmed),
             _ => None,
         }
+    }
+
+    /// Whether bytes may pass now. Who is refused is woken when they may again; ask after
+    /// [`Self::poll_closed`], which takes the waker.
+    pub(crate) fn passes(&self) -> bool {
+        self.gate.as_ref().is_none_or(|gate| Time(gate.0.load(SeqCst)) > boottime())
     }
 
     /// Ready when the router wants the session to end. One task may wait at a time.
@@ -223,6 +246,11 @@ impl Inner {
             }
     }
 
+    fn wake_writers(&self) {
+        let writers = self.groups.iter().filter(|(group, _)| group.port == Port::Write);
+        writers.flat_map(|(_, all)| all.values()).for_each(|session| session.waker.wake());
+    }
+
     fn end(&self, which: impl Fn(&Group) -> Option<Closed>) -> usize {
         let mut ended = 0;
         for (group, sessions) in &self.groups {
@@ -242,9 +270,25 @@ impl Registry {
     }
 
     /// Takes over a new topology and ends what it ends. Returns how many sessions that were.
-    pub(crate) fn apply(&self, topology: &Topology, closures: &Closures) -> usize {
+    /// `passes_until`: how long bytes of the leader's write sessions may pass.
+    pub(crate) fn apply(
+        &self,
+        topology: &Topology,
+        closures: &Closures,
+        passes_until: Time,
+    ) -> usize {
         let mut inner = self.lock();
-        inner.leader = topology.leader.as_ref().map(|l| (l.name.clone(), l.term));
+        let leader = topology.leader.as_ref().map(|l| (l.name.clone(), l.term));
+        let name =
+            |leader: &Option<(NodeName, Term)>| leader.as_ref().map(|(name, _)| name.clone());
+        if name(&leader) != name(&inner.leader) {
+            inner.gate = Arc::default();
+        }
+        inner.leader = leader;
+        let before = Time(inner.gate.0.swap(passes_until.0, SeqCst));
+        if before <= boottime() && passes_until > before {
+            inner.wake_writers();
+        }
         inner.members = topology.members.iter().map(|m| m.name.clone()).collect();
         if inner.tallies.len() > TALLIES_MAX {
             let Inner { members, tallies, .. } = &mut *inner;
@@ -259,6 +303,14 @@ impl Registry {
                 }
             },
             Port::Read => closures.read.contains(&group.member).then_some(Closed::MemberGone),
+        })
+    }
+
+    /// Ends all write sessions: nobody confirms their term.
+    pub(crate) fn close_unconfirmed(&self) -> usize {
+        self.lock().end(|group| match group.port {
+            Port::Write => Some(Closed::Unconfirmed),
+            Port::Read => None,
         })
     }
 
@@ -294,6 +346,10 @@ impl Registry {
             close: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             key: OnceLock::new(),
+            gate: match port {
+                Port::Write => Some(Arc::clone(&inner.gate)),
+                Port::Read => None,
+            },
         });
         let group = Group::of(port, target);
         inner.groups.entry(group).or_default().insert(id, Arc::clone(&session));

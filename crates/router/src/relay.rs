@@ -116,6 +116,9 @@ impl Relay {
             finish(&self.server);
             return Poll::Ready(Ending::Closed(why));
         }
+        if !self.session.passes() {
+            return Poll::Pending;
+        }
         let (bytes_in, bytes_out) = (&self.session.bytes_in, &self.session.bytes_out);
         let (client, server) = (&mut self.client, &mut self.server);
         let up = self.up.poll(cx, client, server, bytes_in, &mut |_| {});

@@ -14,6 +14,7 @@ use crate::config::{RouterConfig, StartError};
 use crate::shared::{Follower, Phase, Shared};
 use crate::table::Port;
 use crate::topology::Topology;
+use crate::witness::{Nobody, Witness};
 use crate::{http, listen, socket};
 
 /// How long sessions that were told to end may take to do so.
@@ -51,6 +52,19 @@ impl Router {
         config: RouterConfig,
         topology: watch::Receiver<Arc<Topology>>,
     ) -> Result<Self, StartError> {
+        Self::start_with(config, topology, Arc::new(Nobody))
+    }
+
+    /// The same with somebody who knows what backends wait for: while the cluster is in a synchronous
+    /// mode, a cancel request for one that waits for replicas is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        config: RouterConfig,
+        topology: watch::Receiver<Arc<Topology>>,
+        witness: Arc<dyn Witness>,
+    ) -> Result<Self, StartError> {
         if config.write.is_empty() && config.read.is_empty() {
             return Err(StartError::NoListener);
         }
@@ -60,7 +74,7 @@ impl Router {
         let addrs =
             LocalAddrs { write: addrs(&write), read: addrs(&read), http: addrs(&dashboard) };
         socket::raise_file_limit(config.max_connections);
-        let shared = Arc::new(Shared::new(config, topology));
+        let shared = Arc::new(Shared::new(config, topology, witness));
         let follower = Follower::start(&shared);
         let mut services = JoinSet::new();
         services.spawn(follower.run(Arc::clone(&shared)));

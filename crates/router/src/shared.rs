@@ -8,14 +8,18 @@ use std::time::Instant;
 use jiff::Timestamp;
 use pgherd_core::types::Term;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use crate::clock::boottime;
 use crate::config::RouterConfig;
+use crate::confirm::{Lapse, Next, Standing, TermCheck};
 use crate::history::History;
 use crate::registry::Registry;
 use crate::resolve::Resolver;
 use crate::stats::Stats;
-use crate::table::{Port, ReadFallback, Routes, Target, diff};
+use crate::table::{NoPrimary, Port, ReadFallback, Routes, Target, diff};
 use crate::topology::Topology;
+use crate::witness::Witness;
 
 /// One running router.
 pub(crate) struct Shared {
@@ -27,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     /// Where views come from.
     topology: watch::Receiver<Arc<Topology>>,
+    pub(crate) witness: Arc<dyn Witness>,
     /// The view that was taken over last, which the routes belong to.
     applied: Mutex<Arc<Topology>>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -53,7 +58,11 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase)
 }
 
 impl Shared {
-    pub(crate) fn new(config: RouterConfig, topology: watch::Receiver<Arc<Topology>>) -> Self {
+    pub(crate) fn new(
+        config: RouterConfig,
+        topology: watch::Receiver<Arc<Topology>>,
+        witness: Arc<dyn Witness>,
+    ) -> Self {
         Self {
             config,
             registry: Arc::default(),
@@ -61,6 +70,7 @@ impl Shared {
             resolver: Resolver::default(),
             routes: watch::Sender::new(Arc::new(Routes::nothing())),
             topology,
+            witness,
             applied: Mutex::default(),
             phase: watch::Sender::new(Phase::Running),
             started: Instant::now(),
@@ -77,6 +87,22 @@ impl Shared {
     /// The view that the routes belong to.
     pub(crate) fn applied(&self) -> Arc<Topology> {
         Arc::clone(&self.applied.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn close_unconfirmed(&self, standing: &Standing) {
+        let closed = self.registry.close_unconfirmed();
+        if closed > 0 {
+            self.stats.sessions_unconfirmed.fetch_add(closed as u64, Relaxed);
+            if let Standing::Lapsed(why) = standing {
+                tracing::warn!(closed, %why, "write sessions closed");
+            }
+        }
+    }
+
+    fn count_lapse(&self, before: &Routes, after: &Routes) {
+        if before.write.is_ok() && matches!(after.write, Err(NoPrimary::Unconfirmed(_))) {
+            self.stats.term_lapses.fetch_add(1, Relaxed);
+        }
     }
 
     /// Whole seconds since the start.
@@ -105,12 +131,14 @@ impl Shared {
 /// Takes over one topology after the other.
 pub(crate) struct Follower {
     seen: Option<Term>,
+    lapse: Lapse,
+    next: Next,
 }
 
 impl Follower {
     /// A follower that has taken over what is known already.
     pub(crate) fn start(shared: &Shared) -> Self {
-        let mut follower = Self { seen: None };
+        let mut follower = Self { seen: None, lapse: Lapse::default(), next: Next::Rest };
         let first = shared.topology.borrow().clone();
         follower.apply(shared, first);
         follower
@@ -123,9 +151,14 @@ impl Follower {
         loop {
             let next = topology.borrow_and_update().clone();
             self.apply(&shared, next);
-            // Here belongs, later: end the write sessions of a term that nobody could confirm for
-            // 1 s (`fresh_at`), which takes a timer next to `changed`.
+            let due = async {
+                match self.next {
+                    Next::Look(at) | Next::Close(at) => sleep(at.since(boottime()).to_std()).await,
+                    Next::Rest => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = due => {}
                 changed = topology.changed() => if changed.is_err() {
                     tracing::warn!("nobody feeds the topology any more; the last view stays");
                     break;
@@ -136,14 +169,21 @@ impl Follower {
         reached(&mut phase, Phase::Stopped).await;
     }
 
-    /// Ends what the new view ends, then opens the new routes.
+    /// Ends what the new view, or the time, ends; then opens the new routes.
     fn apply(&mut self, shared: &Shared, new: Arc<Topology>) {
         let old = shared.applied();
-        if *new == *old {
+        let check = shared.config.term_check;
+        let now = boottime();
+        let standing = Standing::of(&new, check, now);
+        self.next = self.lapse.look(&standing, check, now);
+        if *new == *old && check == TermCheck::Off {
             return;
         }
-        let routes = Routes::of(&new, shared.config.read_fallback, self.seen);
-        let closed = shared.registry.apply(&new, &diff(&old, &new));
+        let routes = Routes::of(&new, shared.config.read_fallback, self.seen, &standing);
+        let closed = shared.registry.apply(&new, &diff(&old, &new), standing.passes_until());
+        if let Next::Close(_) = self.next {
+            shared.close_unconfirmed(&standing);
+        }
         self.seen = self.seen.max(new.leader.as_ref().map(|leader| leader.term));
         let changed = {
             let mut history = shared.history();
@@ -160,6 +200,7 @@ impl Follower {
         shared.routes.send_if_modified(|current| {
             let modified = **current != routes;
             if modified {
+                shared.count_lapse(current, &routes);
                 log_routes(&routes);
                 *current = Arc::new(routes);
             }

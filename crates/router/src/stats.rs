@@ -17,9 +17,15 @@ pub(crate) struct Stats {
     pub(crate) leader_changes: AtomicU64,
     /// Sessions ended because of a change of the topology.
     pub(crate) sessions_closed: AtomicU64,
+    /// Times that nobody confirmed the leader's term in time.
+    pub(crate) term_lapses: AtomicU64,
+    /// Write sessions ended because of that.
+    pub(crate) sessions_unconfirmed: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
     pub(crate) cancels_routed: AtomicU64,
     pub(crate) cancels_broadcast: AtomicU64,
+    /// Not delivered: the backend's commit waits for replicas.
+    pub(crate) cancels_dropped: AtomicU64,
 }
 
 /// What is counted for each port.

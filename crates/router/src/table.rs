@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pgherd_core::types::{NodeName, Term};
 
+use crate::confirm::{Lapsed, Standing};
 use crate::topology::{HostPort, LeaderRoute, MemberRoute, Role, Topology};
 
 /// Which of the two services a connection asked for.
@@ -57,6 +58,8 @@ pub enum NoPrimary {
         /// The highest term seen.
         seen: Term,
     },
+    /// Nobody confirms the leader's term any more.
+    Unconfirmed(Lapsed),
 }
 
 /// What kind of targets the read port has.
@@ -106,10 +109,15 @@ pub enum WriteClosure {
 
 impl Routes {
     /// Works out the routes. `seen` is the highest term that was ever seen: a leader of an older
-    /// one is a view from the past and gets no writes.
+    /// one is a view from the past and gets no writes. `standing` is how the leader's term stands.
     #[must_use]
-    pub fn of(topology: &Topology, fallback: ReadFallback, seen: Option<Term>) -> Self {
-        let write = primary(topology, seen);
+    pub fn of(
+        topology: &Topology,
+        fallback: ReadFallback,
+        seen: Option<Term>,
+        standing: &Standing,
+    ) -> Self {
+        let write = primary(topology, seen, standing);
         let (read, read_source) = readers(topology, fallback, write.as_ref().ok());
         Self { write, read, read_source }
     }
@@ -131,7 +139,11 @@ impl Routes {
     }
 }
 
-fn primary(topology: &Topology, seen: Option<Term>) -> Result<Arc<Target>, NoPrimary> {
+fn primary(
+    topology: &Topology,
+    seen: Option<Term>,
+    standing: &Standing,
+) -> Result<Arc<Target>, NoPrimary> {
     if topology.fresh_at.is_none() {
         return Err(NoPrimary::NeverConfirmed);
     }
@@ -141,6 +153,9 @@ fn primary(topology: &Topology, seen: Option<Term>) -> Result<Arc<Target>, NoPri
     }
     if !leader.serving {
         return Err(NoPrimary::NotServing(leader.name.clone(), leader.term));
+    }
+    if let Standing::Lapsed(lapsed) = standing {
+        return Err(NoPrimary::Unconfirmed(lapsed.clone()));
     }
     Ok(Arc::new(Target {
         address: leader.address.clone(),
@@ -258,6 +273,7 @@ impl fmt::Display for NoPrimary {
                 "the store shows term {shown}, older than term {seen} that was seen before \
                  (restart the router if the store was restored)"
             ),
+            Self::Unconfirmed(lapsed) => write!(f, "{lapsed}"),
         }
     }
 }

@@ -10,7 +10,13 @@ pub(crate) fn name(text: &str) -> NodeName {
 
 pub(crate) fn leader(who: &str, term: u64) -> Option<LeaderRoute> {
     let address = HostPort::new(who, 5432);
-    Some(LeaderRoute { name: name(who), term: Term(term), serving: true, address })
+    Some(LeaderRoute {
+        name: name(who),
+        term: Term(term),
+        serving: true,
+        address,
+        confirmed_until: None,
+    })
 }
 
 /// A replica that streams without lag.

@@ -44,6 +44,9 @@ pub struct LeaderRoute {
     pub serving: bool,
     /// Where its PostgreSQL listens.
     pub address: HostPort,
+    /// Until when somebody who knows vouches for this term, on CLOCK_BOOTTIME; `None` = nobody has.
+    /// Only [`crate::TermCheck::On`] asks for it.
+    pub confirmed_until: Option<Time>,
 }
 
 /// One member of the cluster.

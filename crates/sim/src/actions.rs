@@ -23,6 +23,7 @@ impl World {
             let Some(action) = core.poll_action() else { break };
             self.act(node, action);
         }
+        invariants::vouches_within_bound::check(self, node);
         self.arm_tick(node);
     }
 

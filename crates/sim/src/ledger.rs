@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgherd_core::cluster::{ClusterView, Key, Op, SyncState, Txn, Value};
+use pgherd_core::cluster::{Accession, ClusterView, Key, Op, SyncState, Txn, Value};
 use pgherd_core::{Duration, LeaseId, Lsn, Revision, Term, Time};
 
 use crate::clock::Micros;
@@ -81,6 +81,8 @@ pub(crate) struct Ledger {
     pub(crate) newest: Option<usize>,
     /// Who has led each term.
     pub(crate) leaders: BTreeMap<Term, Ix>,
+    /// How and when each term was followed by another node's.
+    pub(crate) deposed: BTreeMap<Term, (Accession, Micros)>,
     /// Who pledged to each ballot.
     pub(crate) pledges: BTreeMap<Revision, u32>,
     /// Each acknowledged write, for the count at the end.
@@ -102,6 +104,7 @@ impl Ledger {
             frontiers: BTreeMap::new(),
             newest: None,
             leaders: BTreeMap::new(),
+            deposed: BTreeMap::new(),
             pledges: BTreeMap::new(),
             acks: Vec::new(),
             last_ack: 0,
@@ -251,6 +254,11 @@ impl World {
         let by = record.value.by;
         self.stats.accession(by);
         if let Some(leader) = self.index(&record.value.leader) {
+            for (old, by_whom) in &self.ledger.leaders {
+                if *by_whom != leader {
+                    self.ledger.deposed.entry(*old).or_insert((by, self.queue.now));
+                }
+            }
             self.ledger.leaders.insert(term, leader);
             note!(self, "store: term {term} begins: n{} by {by:?}", leader + 1);
             let name = leader + 1;

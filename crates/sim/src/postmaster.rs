@@ -262,6 +262,7 @@ impl World {
             senders: pg.senders.iter().enumerate().filter_map(row).collect(),
             history: self.branches.history(dir.wal.branch),
             checkpointed: true,
+            waiting: Vec::new(),
         }
     }
 

@@ -226,6 +226,12 @@ fn ours(page: &mut Page, board: &Board, view: Option<&ClusterView>) {
     let help = "For how long this node may still believe that it leads, 0 when it does not.";
     page.gauge("pgherd_belief_seconds", help, belief);
     page.flag("pgherd_serving", "Value is 1 if clients may write here.", board.leads_now(now));
+    let help = "Synchronous waits that ended without the replicas, since the agent's start.";
+    let name = "pgherd_sync_waits_cancelled_total";
+    page.put("counter", name, help, board.cancelled_waits);
+    let help = "Commits of such waits up to here are on too few nodes, 0 when there are none.";
+    let unreplicated = board.unreplicated.unwrap_or_default().0;
+    page.gauge("pgherd_unreplicated_location", help, unreplicated);
     if let Some(seen) = board.store {
         let age = now.since(seen.at).to_std().as_secs_f64();
         page.gauge("pgherd_store_age_seconds", "Since the store was last heard.", age);

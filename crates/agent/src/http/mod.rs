@@ -295,6 +295,8 @@ async fn answer(
         Route::Config => status::config(desk),
         Route::Failsafe => status::failsafe(desk),
         Route::Explain => spaced(StatusCode::OK, &status::explain(desk)),
+        Route::Term => status::term(desk),
+        Route::Waiting => status::waiting(desk).await,
         Route::Metrics => {
             let body = metrics::render(desk);
             with_type(StatusCode::OK, "text/plain", body)

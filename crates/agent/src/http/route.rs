@@ -20,6 +20,10 @@ pub(super) enum Route {
     Failsafe,
     Metrics,
     Explain,
+    /// What a router may rely on.
+    Term,
+    /// Backends whose commit waits for replicas.
+    Waiting,
     /// A peer's stream; proves itself.
     Peer,
     /// Changes something: access is checked.
@@ -68,6 +72,8 @@ pub(super) static TABLE: &[Row] = &[
     row(Method::GET, "failsafe", Route::Failsafe, &[200, 502]),
     row(Method::GET, "metrics", Route::Metrics, &[200]),
     row(Method::GET, "explain", Route::Explain, &[200]),
+    row(Method::GET, "term", Route::Term, &[200, 503]),
+    row(Method::GET, "waiting", Route::Waiting, &[200, 503]),
     row(Method::GET, "peer", Route::Peer, &[101, 401, 403, 426, 503]),
     row(Method::GET, "liveness", Route::Liveness, &[200, 503]),
     row(Method::GET, "readiness", Route::Readiness, &[200, 503]),

@@ -1,8 +1,12 @@
 //! The read endpoints' bodies, from the board alone (contract 2.3, 2.6, 2.7).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::StatusCode;
 use pgherd_api::rest::{
-    ClusterBody, ExplainBody, Identity, PatroniStatus, PeerBody, PostgresBody, ReplicationRow, Xlog,
+    ClusterBody, ExplainBody, Identity, LostBody, PatroniStatus, PeerBody, PostgresBody,
+    ReplicationRow, TermBody, WaitingBody, Xlog,
 };
 use pgherd_api::{COMPATIBLE_VERSION, words};
 use pgherd_core::cluster::MemberState;
@@ -16,6 +20,9 @@ use super::{Answer, Desk, spaced, text};
 use crate::board::{Board, PeerSeen};
 use crate::clock;
 use crate::postgres::Observation;
+
+/// Three looks; who asks holds a client's cancel request meanwhile.
+const LOOK_LIMIT: Duration = Duration::from_millis(300);
 
 /// Which kind of standby `sync` makes of this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -262,7 +269,68 @@ pub(super) fn explain(desk: &Desk) -> ExplainBody {
         postgres: postgres(&board),
         peers: board.peers.iter().map(|peer| self::peer(peer, now)).collect(),
         asked: desk.journal.asked(),
+        cancelled_waits: board.cancelled_waits,
+        unreplicated: board.unreplicated.map(|end| end.to_string()),
+        without: view
+            .as_ref()
+            .and_then(|view| view.term.as_ref()?.value.without)
+            .map(|end| end.to_string()),
+        lost: board.observed.iter().flat_map(|seen| seen.shown.lost.iter()).map(lost).collect(),
     }
+}
+
+fn lost(lost: &pgherd_postgres::LostWal) -> LostBody {
+    LostBody {
+        at: lost.at,
+        timeline: lost.timeline,
+        from: lost.from.to_string(),
+        to: lost.to.to_string(),
+        commits: lost.commits,
+        left_out: lost.left_out,
+        path: lost.path.display().to_string(),
+    }
+}
+
+/// `GET /waiting`: looked at after the call came, or 503.
+pub(super) async fn waiting(desk: &Desk) -> Answer {
+    let asked = clock::now();
+    let mut boards = desk.board.clone();
+    let looked = |board: &Arc<Board>| {
+        board.observed.as_ref().is_some_and(|observed| observed.facts.at >= asked)
+    };
+    let fresh = tokio::time::timeout(LOOK_LIMIT, boards.wait_for(looked)).await;
+    let Ok(Ok(board)) = fresh else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL was not looked at in time");
+    };
+    let waiting = match board.observed.as_ref().map(|observed| &observed.facts.state) {
+        Some(PgState::Running(RunningFacts { role: PgRole::Primary(primary), .. })) => {
+            primary.waiting.iter().map(|backend| backend.pid).collect()
+        }
+        Some(
+            PgState::Running(_)
+            | PgState::Absent
+            | PgState::Broken(_)
+            | PgState::Stopped(_)
+            | PgState::NotAccepting(_)
+            | PgState::Unresponsive { .. },
+        )
+        | None => Vec::new(),
+    };
+    spaced(StatusCode::OK, &WaitingBody { name: desk.identity.name.clone(), waiting })
+}
+
+/// `GET /term`. The deadline is looked at now, whatever the board's age.
+pub(super) fn term(desk: &Desk) -> Answer {
+    let now = clock::now();
+    let vouched = desk.board.borrow().vouches.filter(|(_, until)| now < *until);
+    let body = TermBody {
+        name: desk.identity.name.clone(),
+        scope: desk.identity.scope.clone(),
+        term: vouched.map(|(term, _)| term),
+        valid_ms: vouched.map_or(0, |(_, until)| until.since(now).as_millis()),
+    };
+    let code = if vouched.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    spaced(code, &body)
 }
 
 fn postgres(board: &Board) -> PostgresBody {

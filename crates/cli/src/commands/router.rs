@@ -7,18 +7,24 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pgherd_agent::Notify;
+use pgherd_api::tls::{self, Trust};
+use pgherd_config::rest::RestClient;
 use pgherd_router::topology::Topology;
-use pgherd_router::{ReadFallback, Router, RouterConfig};
+use pgherd_router::{ReadFallback, Router, RouterConfig, TermCheck};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{asked_to_stop, block_on, settle_down};
 use crate::args::FileArgs;
+use crate::confirm::{AgentWitness, Confirmer};
 use crate::lock::Lock;
 use crate::output::{Failure, Outcome, Printer, warn};
 use crate::settings::node::Resolved;
 use crate::settings::router::RouterSettings;
 use crate::{live, log, settings, sources, topology};
+
+/// How long an agent may take to say what backends wait for.
+const ASKING: Duration = Duration::from_millis(500);
 
 /// How long sessions may go on after the router was told to stop.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -58,8 +64,13 @@ async fn serve(
     let unknown = Topology { cluster: keys.scope().to_owned(), ..Topology::default() };
     let (sender, receiver) = watch::channel(Arc::new(unknown));
     let live = live::Live::follow(&client, &keys);
-    let mut feed = tokio::spawn(topology::feed(live, sender));
-    let router = Router::start(config(settings), receiver);
+    let asks = !settings.confirm_within.is_zero();
+    let rest = rest(&settings)?;
+    let confirmer =
+        asks.then(|| Confirmer::start(&client, &keys, rest.clone(), settings.confirm_within));
+    let witness = Arc::new(AgentWitness(rest.with_timeout(ASKING)));
+    let mut feed = tokio::spawn(topology::feed(live, confirmer, sender));
+    let router = Router::start_with(config(settings), receiver, witness);
     let router = router.context("the router can't start")?;
     notify.ready();
     let refused = tokio::select! {
@@ -112,8 +123,21 @@ fn reread(
     })
 }
 
+/// How agents are asked.
+fn rest(settings: &RouterSettings) -> anyhow::Result<pgherd_api::Client> {
+    let rest = pgherd_api::Client::new(settings.confirm_within);
+    match tls::client(&settings.tls, Trust::Named) {
+        Ok(config) => Ok(rest.with_tls(config)),
+        // The system has no authorities: only who asks over HTTPS needs to know.
+        Err(_) if settings.tls == RestClient::default() => Ok(rest),
+        Err(error) => Err(anyhow::Error::from(error).context("the agents' TLS can't be set up")),
+    }
+}
+
 fn config(settings: RouterSettings) -> RouterConfig {
     let defaults = RouterConfig::default();
+    let within = u64::try_from(settings.confirm_within.as_micros()).unwrap_or(u64::MAX);
+    let patience = pgherd_core::Duration(within.saturating_mul(2));
     RouterConfig {
         write: settings.write,
         read: settings.read,
@@ -125,6 +149,8 @@ fn config(settings: RouterSettings) -> RouterConfig {
             ReadFallback::None
         },
         path_prefix: settings.path_prefix,
+        keeps_sync_waits: settings.keeps_sync_waits,
+        term_check: if within == 0 { TermCheck::Off } else { TermCheck::On { patience } },
         ..defaults
     }
 }

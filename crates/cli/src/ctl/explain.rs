@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use pgherd_api::rest::{DecisionBody, ExplainBody, PeerBody, PostgresBody, paths};
+use pgherd_api::rest::{DecisionBody, ExplainBody, LostBody, PeerBody, PostgresBody, paths};
 
 use super::{Ctl, url_of};
 use crate::args::{ExplainArgs, Format};
@@ -88,6 +88,10 @@ fn describe(printer: &Printer, body: &ExplainBody) -> String {
     for asked in body.asked.iter().take(CALLS) {
         let _ = writeln!(text, "  asked       {}  {} by {asked}", clock(&asked.at), asked.call);
     }
+    text.push_str(&describe_waits(body));
+    for lost in &body.lost {
+        let _ = writeln!(text, "  lost        {}", describe_lost(lost));
+    }
     if !body.recent.is_empty() {
         let _ = writeln!(text, "  before");
     }
@@ -120,6 +124,34 @@ fn postgres(pg: &PostgresBody) -> String {
     let copied = copied.unwrap_or_default();
     parts.extend(pg.operation.as_ref().map(|operation| format!("doing: {operation}{copied}")));
     parts.join(", ")
+}
+
+/// Commits that nobody acknowledged and somebody may have seen.
+fn describe_waits(body: &ExplainBody) -> String {
+    let mut text = String::new();
+    if body.cancelled_waits > 0 {
+        let end = body.unreplicated.as_ref();
+        let rest = end.map_or_else(
+            || "all is replicated by now".to_owned(),
+            |end| format!("commits up to {end} are visible here and on too few others"),
+        );
+        let _ = writeln!(text, "  waits       {} cancelled; {rest}", body.cancelled_waits);
+    }
+    if let Some(end) = &body.without {
+        let _ = writeln!(
+            text,
+            "  without     commits up to {end} that the leader before showed, their wait cancelled"
+        );
+    }
+    text
+}
+
+/// Commits that a rewind took back.
+fn describe_lost(lost: &LostBody) -> String {
+    let commits = lost.commits.map_or_else(|| "uncounted".to_owned(), |n| n.to_string());
+    let LostBody { timeline, from, to, path, .. } = lost;
+    let part = if lost.left_out > 0 { ", in part" } else { "" };
+    format!("{commits} commits of timeline {timeline}, {from} to {to}; kept in {path}{part}")
 }
 
 fn describe_peer(peer: &PeerBody) -> String {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pgherd_agent::StoreSettings;
+use pgherd_config::rest::{self, RestClient};
 use pgherd_config::{LogSettings, Sources};
 
 use super::node::{ClusterId, Resolved, cluster_id, sort_out};
@@ -13,6 +14,10 @@ use super::parse;
 use super::problem::Problem;
 use super::section::Section;
 use super::store::store_address;
+
+/// A second is four questions (docs/protocol.md, Routers): a starved process on a saturated machine
+/// loses one, not four.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
 /// Everything that a router's file says.
 #[derive(Clone, PartialEq, Debug)]
@@ -27,6 +32,12 @@ pub(crate) struct RouterSettings {
     pub(crate) reads_fall_back: bool,
     pub(crate) path_prefix: String,
     pub(crate) log: LogSettings,
+    /// For how long somebody's word for the leader's term counts; zero: nobody is asked.
+    pub(crate) confirm_within: Duration,
+    /// Cancel requests don't end waits for replicas.
+    pub(crate) keeps_sync_waits: bool,
+    /// How agents are spoken to.
+    pub(crate) tls: RestClient,
 }
 
 /// Reads a router's file, with `PATRONI_SCOPE`, `PATRONI_ETCD3_HOSTS` and the like over it. All
@@ -53,7 +64,10 @@ fn read(root: &Section<'_>) -> Option<RouterSettings> {
     let reads_fall_back = root.optional("reads_fall_back", parse::boolean).unwrap_or(true);
     let path_prefix = root.optional("path_prefix", parse::text).unwrap_or_default();
     let log = log(&root.section("log"));
-    root.finish(&[]);
+    let within = root.optional("confirm_within", parse::span).map(pgherd_core::Duration::to_std);
+    let keeps = root.optional("keep_sync_waits", parse::boolean);
+    let tls = rest::client(root);
+    root.finish(&["ctl"]);
     Some(RouterSettings {
         cluster: cluster?,
         store: store?,
@@ -64,6 +78,9 @@ fn read(root: &Section<'_>) -> Option<RouterSettings> {
         reads_fall_back,
         path_prefix,
         log,
+        confirm_within: within.unwrap_or(CONFIRM_WITHIN),
+        keeps_sync_waits: keeps.unwrap_or(true),
+        tls,
     })
 }
 

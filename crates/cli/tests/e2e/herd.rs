@@ -308,6 +308,17 @@ impl Herd {
         fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
     }
 
+    /// One of `up`'s own children: `store` or `router`.
+    #[allow(dead_code, reason = "the example has no use for it")]
+    pub(crate) fn child(&self, role: &str) -> u32 {
+        let is = |pid: &i32| {
+            let words = words(*pid);
+            let here = |word: &String| Path::new(word).starts_with(&self.dir);
+            words.get(1).is_some_and(|word| word == role) && words.iter().any(here)
+        };
+        pids().into_iter().find(is).expect("a child of up").cast_unsigned()
+    }
+
     pub(crate) fn agent(&self, node: &str) -> Option<i32> {
         let file = self.dir.join(node).join("node.yml");
         let words = |pid: &i32| words(*pid);

@@ -21,6 +21,7 @@ mod processes;
 mod record;
 mod round;
 mod surroundings;
+mod term;
 mod tls;
 mod writer;
 
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         test("an_agent_and_what_surrounds_it", surroundings::an_agent_and_what_surrounds_it),
         test("the_first_process_of_a_container", surroundings::the_first_process_of_a_container),
         test("a_node_from_generated_settings", lifecycle::a_node_from_generated_settings),
+        test("the_routers_term_check", term::the_routers_term_check),
         test("patronictl", patronictl::works_and_looks_alike),
     ];
     tests.extend(Fault::ALL.map(|fault| {

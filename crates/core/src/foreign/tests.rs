@@ -122,7 +122,12 @@ fn its_term_stays_known_when_its_key_is_gone() {
 #[test]
 fn a_former_leader_does_not_return_over_a_term_that_it_slept_through() {
     let mut bench = Bench::replica_n2();
-    let record = TermRecord { leader: name("n2"), by: Accession::Founding, lineage: Vec::new() };
+    let record = TermRecord {
+        leader: name("n2"),
+        by: Accession::Founding,
+        lineage: Vec::new(),
+        without: None,
+    };
     let slept = ClusterView { term: at(10, record), ..gone() };
     // The last beat is of revision 19, and `status` was written at 45.
     bench.feed(Input::View(Arc::new(slept.clone())));

@@ -7,7 +7,7 @@ use super::{Node, STALLED};
 use crate::cluster::ClusterView;
 use crate::input::OpId;
 use crate::peer::PeerMessage;
-use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState};
+use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState, RunningFacts};
 use crate::state::{Asked, Peer, Pg, RequestKind, Silence};
 use crate::{Lsn, NodeName, Revision, Time};
 
@@ -91,6 +91,18 @@ impl Node {
             self.stream_lost = None;
         }
         self.health.on_facts(&facts, self.now);
+        match &facts.state {
+            PgState::Running(RunningFacts { role: PgRole::Primary(primary), .. }) => {
+                self.waits.look(primary);
+            }
+            PgState::Running(RunningFacts { role: PgRole::Replica(_), .. }) => self.waits.forget(),
+            // It may come back as primary.
+            PgState::Absent
+            | PgState::Broken(_)
+            | PgState::Stopped(_)
+            | PgState::NotAccepting(_)
+            | PgState::Unresponsive { .. } => {}
+        }
         self.busy_since = match &facts.state {
             PgState::NotAccepting(_) => self.busy_since.or(Some(self.now)),
             PgState::Absent

@@ -50,7 +50,7 @@ pub(crate) fn view() -> ClusterView {
         initialize: at(5, Initialize::Done(SystemId(7))),
         config: at(10, Policy::default()),
         leader: at(10, name("n1")),
-        term: at(10, TermRecord { leader: name("n1"), by, lineage: Vec::new() }),
+        term: at(10, TermRecord { leader: name("n1"), by, lineage: Vec::new(), without: None }),
         beat: at(19, beat()),
         sync: at(
             12,
@@ -71,6 +71,7 @@ pub(crate) fn beat() -> Beat {
         timelines_ended: 0,
         start: Some(Lsn(10)),
         serving: true,
+        unreplicated: None,
         ended: None,
     }
 }
@@ -356,6 +357,7 @@ fn primary(at: Time) -> Input {
         senders: vec![sender("n2"), sender("n3")],
         history: Vec::new(),
         checkpointed: true,
+        waiting: Vec::new(),
     });
     let running =
         RunningFacts { system_id: SystemId(7), instance: Instance(1), timeline: Timeline(1), role };
@@ -382,7 +384,7 @@ fn an_agent_that_restarts_changes_no_list() {
     let news = ClusterView {
         revision: Revision(32),
         leader: at(32, name("n1")),
-        term: at(32, TermRecord { leader: name("n1"), by, lineage: vec![Term(10)] }),
+        term: at(32, TermRecord { leader: name("n1"), by, lineage: vec![Term(10)], without: None }),
         beat: at(32, Beat { incarnation: Incarnation(9), ..beat() }),
         sync: at(32, sync),
         ..view()
@@ -441,7 +443,12 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
         let state = PgState::NotAccepting(control.clone());
         bench.feed(Input::Postgres(PgFacts { at: bench.now, state }));
         let revision = 40 + second;
-        let term = TermRecord { leader: name("n3"), by: Accession::Pledges, lineage: Vec::new() };
+        let term = TermRecord {
+            leader: name("n3"),
+            by: Accession::Pledges,
+            lineage: Vec::new(),
+            without: None,
+        };
         let news = ClusterView {
             revision: Revision(revision),
             leader: at(40, name("n3")),

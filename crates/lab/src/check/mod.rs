@@ -30,6 +30,8 @@ pub(crate) struct Findings {
     pub(crate) overlap: Found,
     /// The same, where one of them was told not to wait for replicas.
     pub(crate) overlap_waived: Found,
+    /// Acknowledged by two nodes at once through the router, to whomever.
+    pub(crate) overlap_routed: Found,
     pub(crate) backwards: Found,
     /// Histories of lists that no serial order explains.
     pub(crate) anomalies: Found,
@@ -59,6 +61,7 @@ impl Findings {
         let mut findings = Self::default();
         sets::check(history, last, &mut findings);
         overlap::check(&history.direct, &mut findings);
+        overlap::check_routed(&history.routed, &mut findings);
         replicas::check(history, &mut findings);
         lists::check(&history.transactions, &last.lists, &mut findings);
         bank::check(&history.sums, last.sum, &mut findings);
@@ -77,6 +80,7 @@ impl Findings {
             ("two primaries", &self.overlap, !allow_overlap),
             // Who waives the replicas has waived this too, unless all commits are like that.
             ("two primaries, local commits", &self.overlap_waived, loses && !allow_overlap),
+            ("two primaries through the router", &self.overlap_routed, true),
             ("a node went backwards", &self.backwards, !loses),
             // A history of which an end is cut off contradicts itself without anybody's mistake.
             ("not serializable", &self.anomalies, !loses),

@@ -16,6 +16,13 @@ struct Reign {
     last: At,
 }
 
+/// Through the router there is one, in every mode, whatever a client waives.
+pub(super) fn check_routed(routed: &[Direct], findings: &mut Findings) {
+    let mut found = Findings::default();
+    check(routed, &mut found);
+    findings.overlap_routed = found.overlap;
+}
+
 pub(super) fn check(direct: &[Direct], findings: &mut Findings) {
     let reigns = reigns(direct);
     for write in direct {

@@ -61,6 +61,8 @@ impl Clients {
         tasks.spawn(insert(Line::new(&self.write, "", 10), shared()));
         tasks.spawn(read(Line::new(&self.read, "", 10), shared()));
         tasks.spawn(see(Line::new(&self.write, "", 50), shared()));
+        let line = Line::new(&self.write, "-c synchronous_commit=local", 30);
+        tasks.spawn(write_routed(line, shared()));
         for (node, target) in self.nodes.iter().enumerate() {
             let line = Line::new(target, "", 30);
             tasks.spawn(write_directly(line, shared(), node, Commit::Synchronous));
@@ -147,6 +149,30 @@ async fn write_directly(mut line: Line, notes: Arc<Notes>, node: usize, commit: 
                 let timeline = u32::from_str_radix(&text, 16).unwrap_or_default();
                 let ended = notes.now();
                 notes.history().direct.push(Direct { node, commit, timeline, begun, ended });
+            }
+            Err(failure) => line.note(failure),
+        }
+    }
+}
+
+/// Through the router, in a session that lasts as long as it is let.
+async fn write_routed(mut line: Line, notes: Arc<Notes>) {
+    let table = notes.table("direct");
+    let query = format!(
+        "INSERT INTO {table} VALUES (-1) \
+         RETURNING substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), \
+         coalesce(substring(host(inet_server_addr()) FROM '[0-9]+$'), '0')"
+    );
+    while notes.goes_on() {
+        let Some(session) = line.turn().await else { continue };
+        let begun = notes.now();
+        match session.query(&query).await {
+            Ok(rows) => {
+                let [timeline, node] = rows.concat().try_into().unwrap_or_default();
+                let timeline = u32::from_str_radix(&timeline, 16).unwrap_or_default();
+                let node = node.parse().unwrap_or_default();
+                let (commit, ended) = (Commit::Synchronous, notes.now());
+                notes.history().routed.push(Direct { node, commit, timeline, begun, ended });
             }
             Err(failure) => line.note(failure),
         }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod clone;
+pub(crate) mod diverged;
 mod follow;
 mod init;
 mod private;

@@ -26,7 +26,11 @@ impl Core {
     pub(super) async fn rewind(self: &Arc<Self>, source: &NodeName) -> Result<(), PgError> {
         self.nothing_lives().await?;
         let at = self.address(source)?;
-        self.source_is_ready(&at).await?;
+        let sql = self.source_is_ready(&at).await?;
+        // What an interrupted rewind has touched is no evidence.
+        if !self.settings.rewinding_mark().exists() {
+            self.keep_diverged(&sql).await;
+        }
         let core = Arc::clone(self);
         let again = blocking(move || core.begin_rewind(&core.settings)).await??;
 
@@ -49,7 +53,7 @@ impl Core {
 
     /// The source must be a primary whose pg_control names the timeline that it writes: until the
     /// first checkpoint after its promotion pg_rewind would take it for the old one.
-    async fn source_is_ready(&self, at: &Address) -> Result<(), PgError> {
+    async fn source_is_ready(&self, at: &Address) -> Result<Sql, PgError> {
         let unreachable =
             |error: PgError| PgError::failed(PgFailureKind::SourceUnreachable, error.to_string());
         let sql = Sql::remote(at, &self.settings.rewind, QUICK).await.map_err(unreachable)?;
@@ -65,7 +69,7 @@ impl Core {
                 .map_err(unreachable)?
                 .as_str()
             {
-                "ready" => return Ok(()),
+                "ready" => return Ok(sql),
                 "standby" => {
                     let words = format!("{}:{} is a standby", at.host, at.port);
                     return Err(PgError::failed(PgFailureKind::SourceUnreachable, words));

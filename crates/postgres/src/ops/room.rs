@@ -138,7 +138,7 @@ fn older_ones(data_dir: &Path) -> Vec<PathBuf> {
     paths.filter(old).collect()
 }
 
-fn free_beside(data: &Path) -> Result<u64, PgError> {
+pub(super) fn free_beside(data: &Path) -> Result<u64, PgError> {
     let parent = data.parent().unwrap_or(Path::new("/"));
     let system = rustix::fs::statvfs(parent);
     let system = system.map_err(|error| PgError::io("asking the room on", parent)(error.into()))?;

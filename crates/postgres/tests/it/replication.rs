@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use pgherd_core::Timeline;
-use pgherd_core::postgres::{ControlState, PgFailureKind, PgOp, PgOpResult, PgState, Upstream};
+use pgherd_core::postgres::{
+    ControlState, PgFailureKind, PgOp, PgOpResult, PgState, TimelineEnd, Upstream,
+};
 
 use crate::node::{Herd, Node, list};
 use crate::trial;
@@ -44,9 +46,15 @@ async fn clone_stream_and_sync_commit() {
     let client = one.client().await;
     let mut insert = Box::pin(client.simple_query("INSERT INTO t VALUES (2)"));
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut insert).await.is_err());
+    // It is seen while it waits, under the process that a cancel would name.
+    one.until("the wait is seen", async || one.as_primary().await.waiting.len() == 1).await;
+    let waiting = one.as_primary().await.waiting[0].pid;
+    let query = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    assert_eq!(one.sql(query).await, waiting.to_string());
     two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(one.settings.node.clone())) })
         .await;
     insert.await.unwrap();
+    assert!(one.as_primary().await.waiting.is_empty());
     one.done(PgOp::SetNames { names: list(&["n2", "n3"]) }).await;
     one.done(PgOp::SetNames { names: list(&["n2"]) }).await;
     one.sql("INSERT INTO t VALUES (3)").await;
@@ -79,6 +87,7 @@ async fn promote_then_rewind() {
     assert_eq!(control.state, ControlState::InProduction);
     one.done(PgOp::Rewind { source: two.settings.node.clone() }).await;
     assert_ne!(one.server.instance().unwrap(), before);
+    kept_aside(&one, &primary.history[0]);
     two.done(PgOp::EnsureSlots { nodes: vec![one.settings.node.clone()] }).await;
     one.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(two.settings.node.clone())) })
         .await;
@@ -87,6 +96,27 @@ async fn promote_then_rewind() {
     assert_eq!(one.running().await.timeline, Timeline(2));
     // What streams by the name of a life of its directory finds nothing in another.
     assert_eq!(one.sql("SELECT count(*) FROM pg_replication_slots").await, "0");
+}
+
+/// What only the old one had is counted and can be read.
+fn kept_aside(one: &Node, branch: &TimelineEnd) {
+    let data = &one.settings.data_dir;
+    let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let prefix = format!("{}.diverged-", name(data));
+    let entries = std::fs::read_dir(data.parent().unwrap()).unwrap().flatten();
+    let kept: Vec<_> = entries.map(|e| e.path()).filter(|p| name(p).starts_with(&prefix)).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let about = std::fs::read_to_string(kept[0].join("about.txt")).unwrap();
+    let from = format!("timeline 1\nfrom {}\n", branch.end);
+    assert!(about.contains(&from) && about.contains("\ncommits 1\n"), "{about}");
+    // One insert of 5000 rows and its commit, as PostgreSQL's own tool reads them there.
+    let dump = std::process::Command::new(one.settings.bin.program("pg_waldump"))
+        .args(["-p", ".", "-t", "1", "-r", "Transaction", "-s", &branch.end.to_string()])
+        .current_dir(&kept[0])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&dump.stdout);
+    assert_eq!(text.matches("desc: COMMIT").count(), 1, "{text}");
 }
 
 async fn planned_handover() {

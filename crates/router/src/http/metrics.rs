@@ -86,6 +86,18 @@ fn router(page: &mut Page, status: &Status) {
             float(router.sessions_closed_total),
         ),
         (
+            "term_lapses_total",
+            "counter",
+            "Times that nobody confirmed the leader's term in time, so that nothing passed.",
+            float(router.term_lapses_total),
+        ),
+        (
+            "sessions_unconfirmed_total",
+            "counter",
+            "Write sessions ended because nobody confirmed their term.",
+            float(router.sessions_unconfirmed_total),
+        ),
+        (
             "accept_errors_total",
             "counter",
             "Connections that could not be accepted.",
@@ -97,6 +109,12 @@ fn router(page: &mut Page, status: &Status) {
     page.family("cancels_total", "counter", "Cancel requests, by whether their server was known.");
     page.sample("cancels_total", &[("how", "routed")], float(router.cancels_routed_total));
     page.sample("cancels_total", &[("how", "broadcast")], float(router.cancels_broadcast_total));
+    page.single(
+        "cancels_dropped_total",
+        "counter",
+        "Cancel requests not delivered, because the backend's commit waits for replicas.",
+        float(router.cancels_dropped_total),
+    );
 }
 
 fn usize(n: usize) -> f64 {

@@ -146,9 +146,12 @@ pub(crate) struct RouterStatus {
     pub(crate) read_fallback: &'static str,
     pub(crate) leader_changes_total: u64,
     pub(crate) sessions_closed_total: u64,
+    pub(crate) term_lapses_total: u64,
+    pub(crate) sessions_unconfirmed_total: u64,
     pub(crate) accept_errors_total: u64,
     pub(crate) cancels_routed_total: u64,
     pub(crate) cancels_broadcast_total: u64,
+    pub(crate) cancels_dropped_total: u64,
 }
 
 type Tallies = BTreeMap<(Port, NodeName), Tally>;
@@ -376,8 +379,11 @@ fn router_status(shared: &Shared) -> RouterStatus {
         },
         leader_changes_total: stats.leader_changes.load(Relaxed),
         sessions_closed_total: stats.sessions_closed.load(Relaxed),
+        term_lapses_total: stats.term_lapses.load(Relaxed),
+        sessions_unconfirmed_total: stats.sessions_unconfirmed.load(Relaxed),
         accept_errors_total: stats.accept_errors.load(Relaxed),
         cancels_routed_total: stats.cancels_routed.load(Relaxed),
         cancels_broadcast_total: stats.cancels_broadcast.load(Relaxed),
+        cancels_dropped_total: stats.cancels_dropped.load(Relaxed),
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 use crate::testing::{leader, member, name, topology};
 
 fn routes(topology: &Topology) -> Routes {
-    Routes::of(topology, ReadFallback::Leader, None)
+    Routes::of(topology, ReadFallback::Leader, None, &Standing::Unchecked)
 }
 
 fn names(targets: &[Arc<Target>]) -> Vec<&str> {
@@ -41,9 +41,11 @@ fn a_leader_that_does_not_serve_gets_no_writes() {
 #[test]
 fn a_view_from_the_past_gets_no_writes() {
     let view = topology(leader("a", 3), &["a", "b"]);
-    let past = Routes::of(&view, ReadFallback::Leader, Some(Term(4)));
+    let past = Routes::of(&view, ReadFallback::Leader, Some(Term(4)), &Standing::Unchecked);
     assert_eq!(past.write, Err(NoPrimary::OlderTerm { shown: Term(3), seen: Term(4) }));
-    assert!(Routes::of(&view, ReadFallback::Leader, Some(Term(3))).write.is_ok());
+    assert!(
+        Routes::of(&view, ReadFallback::Leader, Some(Term(3)), &Standing::Unchecked).write.is_ok()
+    );
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn without_a_replica_reads_fall_back_to_the_leader_or_to_nobody() {
     view.members[1].streaming = false;
     let to_leader = routes(&view);
     assert_eq!((names(&to_leader.read), to_leader.read_source), (vec!["a"], ReadSource::Leader));
-    let to_nobody = Routes::of(&view, ReadFallback::None, None);
+    let to_nobody = Routes::of(&view, ReadFallback::None, None, &Standing::Unchecked);
     assert_eq!((to_nobody.read.len(), to_nobody.read_source), (0, ReadSource::Nobody));
 }
 
@@ -113,4 +115,18 @@ fn read_sessions_end_only_with_their_member() {
     let stranger = MemberRoute { state: "stopped".into(), streaming: false, ..member("b") };
     let lame = Topology { members: vec![member("a"), stranger, member("c")], ..before.clone() };
     assert_eq!(diff(&before, &lame).read, Vec::<NodeName>::new());
+}
+
+#[test]
+fn a_term_that_nobody_confirms_gets_no_writes() {
+    let view = topology(leader("a", 3), &["a", "b"]);
+    let lapsed = Lapsed { leader: name("a"), term: Term(3) };
+    let standing = Standing::Lapsed(lapsed.clone());
+    let routes = Routes::of(&view, ReadFallback::Leader, None, &standing);
+    assert_eq!(routes.write, Err(NoPrimary::Unconfirmed(lapsed)));
+    assert_eq!(names(&routes.read), ["b"]);
+    // Nor reads in the place of a replica.
+    let alone = topology(leader("a", 3), &["a"]);
+    let routes = Routes::of(&alone, ReadFallback::Leader, None, &standing);
+    assert_eq!(routes.read_source, ReadSource::Nobody);
 }

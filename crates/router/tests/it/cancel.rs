@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use pgherd_router::RouterConfig;
+use pgherd_router::witness::Answer;
+use pgherd_router::{MemberRoute, Router, RouterConfig, Witness};
 
 use crate::backend::Backend;
 use crate::client::{CANCEL, Client, request};
@@ -69,4 +70,37 @@ async fn a_cancel_passes_though_no_connection_is_free() {
     let (_session, login) = Client::login(fixture.write).await;
     cancel(fixture.write, &login.key).await;
     assert_eq!(a.cancels(), [login.key]);
+}
+
+/// Says of one process that it waits.
+struct Waits(u32);
+
+impl Witness for Waits {
+    fn waits<'a>(&'a self, member: &'a MemberRoute, pid: u32) -> Answer<'a> {
+        let here = member.name.as_str() == "a";
+        Box::pin(async move { Some(here && pid == self.0) })
+    }
+}
+
+async fn cancels_that_arrive(mode: &str, config: RouterConfig) -> usize {
+    let a = Backend::start("a").await;
+    let mut topology = cluster(Some(("a", 1)), &[("a", a.address)]);
+    topology.sync_mode = mode.to_owned();
+    let sender = tokio::sync::watch::Sender::new(std::sync::Arc::new(topology));
+    let pid = 0x0102_0304;
+    let witness = std::sync::Arc::new(Waits(pid));
+    let router = Router::start_with(config, sender.subscribe(), witness).unwrap();
+    let write = router.local_addrs().write[0];
+    for pid in [pid, pid + 1] {
+        cancel(write, &[&pid.to_be_bytes()[..], &[5, 6, 7, 8]].concat()).await;
+    }
+    a.cancels().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_for_a_synchronous_wait_is_dropped_where_there_are_such() {
+    assert_eq!(cancels_that_arrive("quorum", config()).await, 1);
+    assert_eq!(cancels_that_arrive("off", config()).await, 2);
+    let config = RouterConfig { keeps_sync_waits: false, ..config() };
+    assert_eq!(cancels_that_arrive("quorum", config).await, 2);
 }

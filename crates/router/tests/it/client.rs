@@ -117,6 +117,11 @@ impl Client {
     /// Sends something and expects it back.
     pub(crate) async fn echo(&mut self, text: &str) {
         self.send(text.as_bytes()).await;
+        self.reads(text).await;
+    }
+
+    /// Expects what was sent before.
+    pub(crate) async fn reads(&mut self, text: &str) {
         let mut back = vec![0; text.len()];
         soon("an echo", self.stream.read_exact(&mut back)).await.unwrap();
         assert_eq!(back, text.as_bytes());

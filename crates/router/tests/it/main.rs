@@ -12,6 +12,7 @@ mod postgres;
 mod read;
 mod relay;
 mod switch;
+mod term;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -87,6 +88,7 @@ pub(crate) fn cluster(leader: Option<(&str, u64)>, members: &[(&str, SocketAddr)
             term: Term(leader.unwrap().1),
             serving: true,
             address: address(*at),
+            confirmed_until: None,
         }),
         members: members
             .map(|(who, at)| MemberRoute {

@@ -29,6 +29,7 @@ pub(crate) mod serves_when_safe;
 pub(crate) mod silence_is_long_enough;
 pub(crate) mod sync_covers_list;
 pub(crate) mod term_and_timeline_monotonic;
+pub(crate) mod vouches_within_bound;
 pub(crate) mod writer_holds_term;
 
 /// An invariant's name and sentence.

@@ -85,6 +85,7 @@ fn primary() -> PgState {
         senders: Vec::new(),
         history: Vec::new(),
         checkpointed: true,
+        waiting: Vec::new(),
     }))
 }
 
@@ -102,6 +103,7 @@ fn shown() -> Shown {
     let senders = r#"[{"usename":"replicator","application_name":"pg-1","client_addr":"127.0.0.1","state":"streaming","sync_state":"quorum","sync_priority":1}]"#;
     Shown {
         room_for_clients: None,
+        lost: Arc::default(),
         started: Some(1_795_370_773_598_054),
         replayed: Some(1_795_370_780_000_001),
         replay_paused: true,
@@ -133,6 +135,9 @@ fn board(state: PgState, leads: bool, more: &[(&str, &str)]) -> Board {
         leads: leads.then_some(Term(5)),
         belief_until: leads.then(|| now + Duration::secs(3)),
         serving: leads,
+        cancelled_waits: 0,
+        unreplicated: None,
+        vouches: leads.then(|| (Term(5), now + Duration::secs(3))),
         failsafe: false,
         peers: Vec::new(),
         ailment: None,

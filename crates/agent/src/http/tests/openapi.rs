@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::Method;
 use pgherd_api::rest::{
     AskedBody, ClusterBody, ClusterMember, DecisionBody, ExplainBody, Identity, Lag, PatroniStatus,
-    Positions, PostgresBody, ReplicationRow, ScheduledSwitchover, Xlog,
+    Positions, PostgresBody, ReplicationRow, ScheduledSwitchover, TermBody, Xlog,
 };
 use serde_json::{Map, Value, json};
 
@@ -161,6 +161,13 @@ fn the_cluster_has_the_fields_that_are_described() {
     same_fields(switchover, &cluster["scheduled_switchover"]);
 }
 
+#[test]
+fn the_term_has_the_fields_that_are_described() {
+    let body = TermBody { name: node("a"), scope: String::new(), term: None, valid_ms: 0 };
+    let body = serde_json::to_value(body).unwrap();
+    same_fields(&document()["components"]["schemas"]["Term"], &body);
+}
+
 #[tokio::test]
 async fn the_explanation_has_the_fields_that_are_described() {
     let schemas = &document()["components"]["schemas"];
@@ -187,6 +194,10 @@ async fn the_explanation_has_the_fields_that_are_described() {
         postgres: PostgresBody::default(),
         peers: Vec::new(),
         asked: vec![asked],
+        lost: Vec::new(),
+        cancelled_waits: 0,
+        unreplicated: None,
+        without: None,
     });
     let explain = explain.unwrap();
     same_fields(&schemas["Explain"], &explain);

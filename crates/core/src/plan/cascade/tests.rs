@@ -15,7 +15,7 @@ use crate::{Duration, Incarnation, Input, Instance, Lsn, Revision, Tags, Term, T
 fn after_a_change() -> Bench {
     let mut bench = Bench::replica_n2();
     let by = crate::cluster::Accession::Return;
-    let term = TermRecord { leader: name("n1"), by, lineage: vec![Term(10)] };
+    let term = TermRecord { leader: name("n1"), by, lineage: vec![Term(10)], without: None };
     let news = ClusterView {
         revision: Revision(41),
         leader: at(40, name("n1")),

@@ -1,10 +1,11 @@
 //! The sentence for each situation.
 use super::*;
+use crate::confirm::Standing;
 use crate::table::ReadFallback;
 use crate::testing::{leader, topology};
 
 fn view(topology: &Topology, stale: Option<u64>, held: usize) -> Health {
-    let routes = Routes::of(topology, ReadFallback::Leader, None);
+    let routes = Routes::of(topology, ReadFallback::Leader, None, &Standing::Unchecked);
     health(&View {
         topology,
         routes: &routes,
