@@ -51,7 +51,8 @@ const QUERY: &str = "SELECT pg_is_in_recovery(), \
     current_setting('primary_slot_name'), \
     CASE WHEN NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> '' THEN \
          (SELECT string_agg(pid || ' ' || coalesce((extract(epoch FROM xact_start) * 1000000)::bigint, 0), ',') \
-         FROM pg_stat_activity WHERE wait_event = 'SyncRep') END";
+         FROM pg_stat_activity WHERE wait_event = 'SyncRep' \
+         AND (application_name <> 'pgherd' OR client_addr IS NOT NULL)) END";
 
 /// What only readers want to know of a running server (contract 2.6).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

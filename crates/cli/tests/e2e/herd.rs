@@ -221,6 +221,15 @@ impl Herd {
         text
     }
 
+    /// The lines of the agents' logs with these words.
+    #[allow(dead_code, reason = "the example looks at no logs")]
+    pub(crate) fn logged(&self, words: &str) -> Vec<String> {
+        let logs = ["node1", "node2", "node3"].map(|node| self.dir.join(node).join("agent.log"));
+        let texts = logs.iter().map(|path| fs::read_to_string(path).unwrap_or_default());
+        let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.filter(|line| line.contains(words)).collect()
+    }
+
     /// Ctrl-C, then waits for the end.
     pub(crate) fn interrupt(&mut self) -> Duration {
         let begin = Instant::now();
