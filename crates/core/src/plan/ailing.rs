@@ -87,6 +87,11 @@ impl Health {
         }
     }
 
+    /// PostgreSQL ran under this agent.
+    pub(crate) fn has_seen_wal(&self) -> bool {
+        self.written.is_some()
+    }
+
     /// Notes how far WAL and its replay have come.
     pub(crate) fn on_facts(&mut self, facts: &PgFacts, now: Time) {
         let PgState::Running(running) = &facts.state else { return };

@@ -338,8 +338,7 @@ impl Node {
         }
         match (&self.pg, self.pg_facts().map(|f| &f.state)) {
             (Pg::Exited | Pg::Empty, _) if self.stopping_or_stopped() => MemberState::Stopped,
-            // Nothing is known to have run here: not in this agent's life, nor by its key.
-            (Pg::Empty, _) if self.member.is_none() => MemberState::Stopped,
+            (Pg::Exited | Pg::Empty, _) if !self.ran() => MemberState::Stopped,
             (Pg::Exited | Pg::Empty, _) => MemberState::Crashed,
             (_, Some(PgState::Running(_))) => MemberState::Running,
             (_, Some(PgState::NotAccepting(_))) => MemberState::Starting,
@@ -349,6 +348,13 @@ impl Node {
             }
             (_, None) => self.member.as_ref().map_or(MemberState::Other, |m| m.state),
         }
+    }
+
+    /// PostgreSQL was seen to run, or to be about to, in this agent's life.
+    fn ran(&self) -> bool {
+        let said = self.member.as_ref().map(|m| m.state);
+        self.health.has_seen_wal()
+            || matches!(said, Some(MemberState::Running | MemberState::Starting))
     }
 
     /// PostgreSQL ended because it was told to.
