@@ -1,7 +1,7 @@
 //! What follows from the facts at hand: questions that several plans ask, each answered in one place.
 //! Reads only; leaves what to do about the answers to `plan`.
 
-use crate::cluster::{Beat, TermRecord};
+use crate::cluster::{Beat, Purpose, TermRecord};
 use crate::mutant::Mutant;
 use crate::node::{HEARING, Node};
 use crate::peer::{PeerBeat, PeerPg, Position};
@@ -11,7 +11,7 @@ use crate::postgres::{
     Upstream,
 };
 use crate::state::{Peer, Pg};
-use crate::{Duration, Instance, NodeName, Term, Time, Timeline};
+use crate::{Duration, Instance, NodeName, Reason, Term, Time, Timeline};
 
 impl Node {
     pub(crate) fn policy(&self) -> &Policy {
@@ -101,6 +101,13 @@ impl Node {
     pub(crate) fn fresh(&self, node: &NodeName, span: Duration) -> Option<&PeerBeat> {
         let peer = self.heard(node, span)?;
         (self.now.since(peer.said) <= span).then_some(&peer.beat)
+    }
+
+    /// The decision whose answer is awaited: a claim only asks.
+    pub(crate) fn awaits(&self) -> Option<Reason> {
+        let claims = self.in_flight(Purpose::Claim) > 0;
+        let what = if claims { Reason::AskingPledges } else { Reason::TakingOver };
+        self.deciding().then_some(what)
     }
 
     /// The leader, when it is another node.

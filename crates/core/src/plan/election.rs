@@ -76,8 +76,8 @@ impl Node {
     }
 
     pub(crate) fn plan_election(&mut self) -> Reason {
-        if self.deciding() {
-            return Reason::TakingOver;
+        if let Some(reason) = self.awaits() {
+            return reason;
         }
         if self.candidacy.is_some() {
             return self.continue_candidacy();
