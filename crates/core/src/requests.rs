@@ -211,7 +211,9 @@ impl Node {
     /// Takes the leader key under a new term. Compares everything that the decision rests on: a
     /// beat, a pause, another list or another claim in between refuses it.
     pub(crate) fn take_over(&mut self, by: Accession, ballot: Option<Revision>, carried: bool) {
-        let Some(lease) = self.fresh_lease().filter(|_| !self.holds()) else { return };
+        // What is on disk may be one term behind, never two: who returns must know itself again.
+        let known = self.all_persisted() || by != Accession::Return;
+        let Some(lease) = self.fresh_lease().filter(|_| known && !self.holds()) else { return };
         let me = self.config.name.clone();
         let policy = self.policy().clone();
         let old = self.view.sync.as_ref().map(|s| s.value.clone()).unwrap_or_default();
