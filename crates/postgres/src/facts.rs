@@ -81,6 +81,8 @@ pub(crate) struct Memory {
     history: Mutex<HashMap<Timeline, Vec<TimelineEnd>>>,
     /// The timeline that pg_control was last seen to name.
     checkpointed: Mutex<Option<Timeline>>,
+    /// The highest timeline that a replica was seen on since its start.
+    reached: Mutex<Option<Timeline>>,
     /// What the latest observation says to readers.
     shown: Mutex<Shown>,
     /// Where replay stood when it was last seen at the end, nothing being received.
@@ -110,6 +112,14 @@ impl Memory {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Recovery never goes back to an earlier timeline. Where a segment is being replaced by the one from
+    /// the archive, no file says for a moment that it went on to a later one.
+    fn no_earlier(&self, seen: Timeline) -> Timeline {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let highest = seen.max(reached.unwrap_or(seen));
+        *reached.insert(highest)
+    }
+
     /// What the latest observation of a running server says to readers.
     pub(crate) fn shown(&self) -> Shown {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -120,6 +130,7 @@ impl Memory {
         *self.connection.lock().await = None;
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.constants.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -223,6 +234,7 @@ impl Core {
                 Some(timeline) => timeline,
                 None => timeline_of(&self.settings.data_dir, received)?,
             };
+            let timeline = self.memory.no_earlier(timeline);
             let waits = cell(10) == Some("t");
             let at_end = self.is_at_end(receiving.is_none(), waits, replayed);
             let upstream = cell(7)

@@ -153,6 +153,7 @@ impl Node {
         if let (Some(leader), Some(replica)) =
             (self.other_leader().cloned(), self.replica().cloned())
             && self.may_follow()
+            && self.bound_to_candidate().is_none()
         {
             self.point(&leader, replica.upstream.as_ref());
         }

@@ -85,9 +85,9 @@ impl Core {
     }
 
     async fn look_for_diverged(self: &Arc<Self>, source: &Sql) -> Result<Option<LostWal>, PgError> {
-        let lines = source_history(source).await?;
+        let (current, lines) = source_history(source).await?;
         let core = Arc::clone(self);
-        let fork = blocking(move || core.fork(&lines)).await??;
+        let fork = blocking(move || core.fork(current, &lines)).await??;
         let Some((timeline, from)) = fork else { return Ok(None) };
         let (counted, whole) = self.count(timeline, from).await?;
         let Some(to) = counted.last.filter(|_| counted.commits > 0 || !whole) else {
@@ -99,9 +99,16 @@ impl Core {
     }
 
     /// This data's timeline, and where the source's history leaves it.
-    fn fork(&self, source: &[(Timeline, Lsn)]) -> Result<Option<(Timeline, Lsn)>, PgError> {
+    fn fork(
+        &self,
+        current: Timeline,
+        source: &[(Timeline, Lsn)],
+    ) -> Result<Option<(Timeline, Lsn)>, PgError> {
         let data = &self.settings.data_dir;
         let own = timeline_of(data, Lsn(u64::MAX))?;
+        if own == current {
+            return Ok(None);
+        }
         let line = source.iter().find(|(timeline, _)| *timeline == own);
         if let Some((_, end)) = line {
             return Ok(Some((own, *end)));
@@ -177,16 +184,19 @@ impl Counted {
     }
 }
 
-async fn source_history(source: &Sql) -> Result<Vec<(Timeline, Lsn)>, PgError> {
+/// The timeline that the source writes, and where those before it ended.
+async fn source_history(source: &Sql) -> Result<(Timeline, Vec<(Timeline, Lsn)>), PgError> {
     let query = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
     let hex = source.cell("asking the source's timeline", query, QUICK).await?;
-    if u32::from_str_radix(&hex, 16).unwrap_or(1) <= 1 {
-        return Ok(Vec::new());
+    let current = Timeline(u32::from_str_radix(&hex, 16).unwrap_or(1));
+    if current <= Timeline(1) {
+        return Ok((current, Vec::new()));
     }
     let path = literal(&format!("pg_wal/{hex}.history"));
     let query = format!("SELECT convert_from(pg_read_binary_file({path}), 'UTF8')");
     let text = source.cell("reading the source's history", &query, QUICK).await?;
-    Ok(text.lines().filter_map(history_line).map(|line| (line.timeline, line.end)).collect())
+    let lines = text.lines().filter_map(history_line).map(|line| (line.timeline, line.end));
+    Ok((current, lines.collect()))
 }
 
 fn segment_name(timeline: Timeline, number: u64, size: u64) -> String {

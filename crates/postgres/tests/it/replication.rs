@@ -194,6 +194,20 @@ async fn follow_another() {
     assert_eq!(ended(), before, "the receiver of the new upstream was ended");
     eprintln!("    streaming from the new primary after {:?}", begin.elapsed());
     three.until("timeline 2", async || three.running().await.timeline == Timeline(2)).await;
+    // As for a moment when a segment is restored from the archive: nothing names the timeline.
+    three.done(PgOp::Follow { upstream: None }).await;
+    let wal = three.settings.data_dir.join("pg_wal");
+    let named = |from: &str, to: &str| {
+        for entry in std::fs::read_dir(&wal).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if let Some(rest) = name.strip_prefix(from).filter(|_| !name.ends_with(".history")) {
+                std::fs::rename(wal.join(&name), wal.join(format!("{to}{rest}"))).unwrap();
+            }
+        }
+    };
+    named("00000002", "away-");
+    assert_eq!(three.running().await.timeline, Timeline(2));
+    named("away-", "00000002");
 }
 
 async fn clone_keeps_the_old() {
