@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) confs: Mutex<Arc<Confs>>,
     /// The shape that was written last.
     pub(crate) shape: Mutex<Option<Shape>>,
+    /// A cancelled operation's thread may still write the files: whoever comes next waits for it.
+    pub(crate) writing: Mutex<()>,
     /// One configuration is tried at a time.
     pub(crate) trying: tokio::sync::Mutex<()>,
     /// Counts what may have changed the answer to "what waits for a restart".
@@ -279,6 +281,7 @@ impl Core {
             confs: Mutex::new(Arc::new(confs)),
             shape: Mutex::default(),
             trying: tokio::sync::Mutex::default(),
+            writing: Mutex::new(()),
             news: watch::Sender::new(0),
             fence,
             memory: Memory::default(),

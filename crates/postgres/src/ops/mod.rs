@@ -93,6 +93,7 @@ impl Core {
 
     /// Blocks.
     fn write_files(&self, shape: Shape) -> Result<Changed, PgError> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let confs = self.confs();
         let conf = confs.of(shape.role());
         let changed = files::write_conf(&self.settings, conf, &shape);
