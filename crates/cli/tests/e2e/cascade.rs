@@ -63,9 +63,18 @@ fn dies_and_is_rewound(site: &mut Site, leader: &str, middle: &str, below: &str)
     tag(site, below, &format!("replicatefrom: {leader}"));
     wait_streams(site, below, leader);
     arrives(site, below, 5);
+    // The slot's name has the life of the data directory in it.
+    let slot = format!(
+        "SELECT hashtext(slot_name)::bigint FROM pg_replication_slots \
+         WHERE active AND slot_name LIKE '{below}\\_%'"
+    );
+    let before = ask(site, leader, &slot);
+    assert!(before.is_some(), "{below} streams without a slot");
     let (code, out, err) = site.ctl(&["reinit", "many", leader, "--force"]);
     assert_eq!(code, 0, "{out}{err}");
-    wait_streams(site, below, middle);
+    site.wait_until("no stream in the new life", LIMIT, |site| {
+        ask(site, leader, &slot).is_some_and(|now| Some(now) != before)
+    });
     wait_streams(site, leader, middle);
     wait_streams(site, below, leader);
     arrives(site, below, 6);

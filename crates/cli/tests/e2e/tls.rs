@@ -30,6 +30,10 @@ pub(crate) fn nobody_comes_in_without_tls() {
     execute(&write, "CREATE TABLE acks (n bigint PRIMARY KEY)", LIMIT);
     streams_by_tls(&site);
 
+    // Before that, a primary that dies starts again in place.
+    site.wait_until("the voters are known", Duration::from_secs(60), |site| {
+        site.members().iter().filter(|member| member.role == "Quorum Standby").count() == 2
+    });
     let leader = site.leader().expect("a leader");
     let pid = fs::read_to_string(site.node(&leader).dir.join("data/postmaster.pid")).unwrap();
     send(pid.lines().next().unwrap().parse().unwrap(), Signal::KILL);
