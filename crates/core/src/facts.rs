@@ -181,6 +181,12 @@ impl Node {
             && (wal == self.view.current_term() || wal == record.lineage.last().copied())
     }
 
+    /// It starts as a primary, for an agent that didn't live to see it: a replica's start says otherwise
+    /// in pg_control before anything else.
+    pub(crate) fn starts_as_primary(control: &ControlFacts) -> bool {
+        matches!(control.state, ControlState::InCrashRecovery | ControlState::InProduction)
+    }
+
     /// The data directory was a primary's when it was last written.
     pub(crate) fn primary_data(control: &ControlFacts) -> bool {
         match control.state {

@@ -138,7 +138,7 @@ impl Node {
                     self.start_op(PgOp::StartReplica { upstream: None });
                     Some(Reason::StartingReplica)
                 }
-                PgState::NotAccepting(_) => Some(Reason::StartingReplica),
+                PgState::NotAccepting(control) => Some(self.starts_unasked(&control.clone())),
                 PgState::Unresponsive { .. } => Some(Reason::AnswersLate),
                 PgState::Absent | PgState::Broken(_) => Some(self.restore_alone()),
             },

@@ -24,7 +24,7 @@ use crate::input::Action;
 use crate::mutant::Mutant;
 use crate::node::{Node, PEER_BEAT};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg};
-use crate::postgres::{PgFailureKind, PgOp, PgOpResult, PgRole, PgState};
+use crate::postgres::{ControlFacts, PgFailureKind, PgOp, PgOpResult, PgRole, PgState};
 use crate::reason::{Reason, Situation};
 use crate::state::{Lease, Pg, RunningOp};
 use crate::{Duration, Lsn, Tags};
@@ -218,6 +218,16 @@ impl Node {
         self.kill_now();
         let reason = if free { Reason::PrimaryWithoutTerm } else { Reason::Deposed };
         Some((Situation::Fence, reason))
+    }
+
+    /// Nobody leads, and PostgreSQL is starting. In pause no guard has a deadline for what an earlier
+    /// agent began: it may open for writes as soon as it has recovered.
+    fn starts_unasked(&mut self, control: &ControlFacts) -> Reason {
+        if !Self::starts_as_primary(control) {
+            return Reason::StartingReplica;
+        }
+        self.kill_now();
+        Reason::PrimaryWithoutTerm
     }
 
     fn unresponsive_primary(&self) -> bool {

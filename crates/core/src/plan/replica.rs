@@ -71,11 +71,7 @@ impl Node {
             PgState::Broken(what) => self.repair(leader, what),
             PgState::Stopped(control) => self.start_following(leader, &control),
             PgState::Running(_) => self.follow(leader),
-            // It starts as a primary, for an agent that didn't live to see it.
-            PgState::NotAccepting(ControlFacts {
-                state: ControlState::InCrashRecovery | ControlState::InProduction,
-                ..
-            }) => {
+            PgState::NotAccepting(control) if Self::starts_as_primary(&control) => {
                 self.kill_now();
                 Reason::Deposed
             }
