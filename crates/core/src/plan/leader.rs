@@ -250,12 +250,14 @@ impl Node {
         }
         let living = sync
             .voters
-            .keys()
-            .filter(|name| counts(name))
-            .filter(|name| {
+            .iter()
+            .filter(|(name, _)| counts(name))
+            .filter(|(name, admitted)| {
                 self.patroni_electable(name)
                     || self.heard(name, Duration::millis(500)).is_some_and(|p| {
-                        p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. })
+                        let same =
+                            admitted.is_none_or(|instance| p.beat.instance == Some(instance));
+                        same && p.beat.electable && matches!(p.beat.pg, PeerPg::Replica { .. })
                     })
             })
             .count();
