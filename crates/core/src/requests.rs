@@ -54,6 +54,8 @@ impl Node {
             serving: false,
             gated: false,
             ttl,
+            unheeded: by == Accession::Return
+                && matches!(self.view.reign_end(), Some(ReignEnd::Died)),
         }
     }
 
@@ -548,6 +550,7 @@ impl Node {
             next_hold: self.now,
             wal_seen: None,
             was_primary: attempt.serving,
+            unheeded: attempt.unheeded,
         });
         self.candidacy = None;
         self.vacant_since = None;

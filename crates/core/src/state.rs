@@ -88,6 +88,8 @@ pub(crate) struct Reign {
     pub(crate) promoted: bool,
     /// The key vanished though nobody took it.
     pub(crate) key_lost: bool,
+    /// It was offered to the others, and none came: nobody can take the place of a start that is slow.
+    pub(crate) unheeded: bool,
     /// Set before the release is sent: belief is over.
     pub(crate) ended: Option<ReignEnd>,
     pub(crate) start_failures: u32,
@@ -225,4 +227,6 @@ pub(crate) struct Attempt {
     pub(crate) serving: bool,
     pub(crate) gated: bool,
     pub(crate) ttl: Duration,
+    /// Nobody took the key that was released for others to go on.
+    pub(crate) unheeded: bool,
 }

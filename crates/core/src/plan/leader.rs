@@ -7,6 +7,7 @@ use crate::disk::Ailment;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
+use crate::plan::replica::STARTING;
 use crate::postgres::{PgOp, PgState, SyncNames};
 use crate::reason::{Reason, Situation};
 use crate::state::Pg;
@@ -194,7 +195,9 @@ impl Node {
 
     /// Recovery may take its time, but not for ever while others could go on.
     fn wait_for_start(&mut self) -> Reason {
-        let patience = self.policy().primary_start_timeout;
+        let unheeded = self.reign.as_ref().is_some_and(|r| r.unheeded);
+        let least = if unheeded { STARTING } else { Duration::ZERO };
+        let patience = self.policy().primary_start_timeout.max(least);
         let late = self.busy_since.is_some_and(|since| self.passed(since, patience));
         if late && !self.policy().pause && self.somebody_could_lead() {
             if let Some(reign) = &mut self.reign {

@@ -17,7 +17,7 @@ const START_ALONE: Duration = Duration::secs(5);
 
 /// A replica that doesn't come up within this is started again, however short the patience with a
 /// primary.
-const STARTING: Duration = Duration::secs(60);
+pub(crate) const STARTING: Duration = Duration::secs(60);
 
 /// A Patroni leader has written its member key anew within this, whatever its `loop_wait`.
 const MEMBER_KEY: Duration = Duration::secs(30);

@@ -25,6 +25,10 @@ pub(crate) fn check(world: &mut World, node: Ix, what: &str) {
             continue;
         }
         let belief = &world.ledger.beliefs[leader];
+        // A newer term in the store ends a hold.
+        if world.nodes[node].agent.durable.term_seen > belief.term {
+            continue;
+        }
         let Some(at) = belief.holds.get(&node) else { continue };
         let counts = *at + belief.ttl.percent(99);
         if !belief.ended && *at > machine.held_until && world.clock(leader) < counts {
