@@ -375,6 +375,7 @@ fn an_agent_that_restarts_changes_no_list() {
     bench.take();
     bench.feed(Input::View(Arc::new(view())));
     bench.answer_all(|_| StoreOutcome::Granted(LeaseId(78)));
+    bench.persist_all();
     bench.feed(primary(bench.now));
     let (id, _) = bench.take_txn(Purpose::TakeOver).expect("takes its own term up again");
     bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
