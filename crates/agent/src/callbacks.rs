@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pgherd_config::lifecycle::{self, Command};
-use pgherd_core::postgres::{PgOp, PgOpResult};
+use pgherd_core::postgres::{PgOp, PgOpResult, Upstream};
 use pgherd_postgres::run_command;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -29,6 +29,8 @@ pub(crate) enum Call {
 pub(crate) enum Role {
     Primary,
     Replica,
+    /// Leads a cluster that follows another one.
+    StandbyLeader,
     /// Was primary until now.
     Demoted,
 }
@@ -64,12 +66,16 @@ impl Teller {
         }
         match op {
             PgOp::StartPrimary { .. } => Some(self.started(Role::Primary)),
-            PgOp::StartReplica { .. } => Some(self.started(Role::Replica)),
+            PgOp::StartReplica { upstream } => Some(self.started(in_recovery(upstream.as_ref()))),
             PgOp::Promote { .. } => {
                 self.role = Some(Role::Primary);
                 Some((Call::RoleChange, Role::Primary))
             }
-            PgOp::Follow { upstream: Some(_) } => Some((Call::Reload, self.role?)),
+            PgOp::Follow { upstream: Some(upstream) } => {
+                let role = in_recovery(Some(upstream));
+                let changed = self.role.replace(role) != Some(role);
+                Some((if changed { Call::RoleChange } else { Call::Reload }, role))
+            }
             PgOp::Stop | PgOp::Kill => self.stopped(context),
             // A pledge is no news for scripts.
             PgOp::Follow { upstream: None }
@@ -96,7 +102,9 @@ impl Teller {
         self.up = true;
         let call = match (std::mem::take(&mut self.restarting), before, role) {
             (true, _, _) => Call::Restart,
-            (false, Some(Role::Primary | Role::Demoted), Role::Replica) => Call::RoleChange,
+            (false, Some(Role::Primary | Role::Demoted), Role::Replica | Role::StandbyLeader) => {
+                Call::RoleChange
+            }
             (false, _, _) => Call::Start,
         };
         (call, role)
@@ -118,6 +126,11 @@ impl Teller {
         }
         Some((Call::Stop, self.role?))
     }
+}
+
+/// The role of a server that gets its WAL from there.
+fn in_recovery(upstream: Option<&Upstream>) -> Role {
+    if upstream == Some(&Upstream::Remote) { Role::StandbyLeader } else { Role::Replica }
 }
 
 /// Runs callbacks.
@@ -203,6 +216,7 @@ impl Role {
         match self {
             Self::Primary => "primary",
             Self::Replica => "replica",
+            Self::StandbyLeader => "standby_leader",
             Self::Demoted => "demoted",
         }
     }
@@ -211,7 +225,7 @@ impl Role {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
-    use pgherd_core::postgres::{SyncNames, Upstream};
+    use pgherd_core::postgres::SyncNames;
 
     use super::*;
 

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use pgherd_api::Cluster;
-use pgherd_config::{Local, PostgresSettings, Problem, Role, effective};
+use pgherd_config::{Local, PostgresSettings, Problem, Role, StandbyCluster, effective};
 use pgherd_core::Revision;
-use pgherd_postgres::{Configuration, Wanted};
+use pgherd_postgres::{Address, Configuration, Remote, Wanted};
 use serde_json::{Map, Value};
 
 use crate::slots;
@@ -98,9 +98,19 @@ impl Wishes {
             }
             all
         };
-        let wanted = Wanted { primary: of(Role::Primary), standby: of(in_recovery) };
+        let wanted = Wanted {
+            primary: of(Role::Primary),
+            standby: of(in_recovery),
+            remote: pgherd_config::standby_cluster(dynamic).map(remote),
+        };
         (wanted, warnings)
     }
+}
+
+/// The cluster that this one follows.
+fn remote(it: StandbyCluster) -> Remote {
+    let StandbyCluster { host, port, slot, methods, recovery } = it;
+    Remote { at: host.map(|host| Address { host, port }), slot, recovery, methods }
 }
 
 /// PostgreSQL 17 keeps the primary's logical slots on its standbys, and a standby can hold what they

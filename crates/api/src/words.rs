@@ -65,6 +65,7 @@ pub fn role(role: MemberRole) -> &'static str {
         MemberRole::Replica => "replica",
         MemberRole::Primary => "primary",
         MemberRole::Demoted => "demoted",
+        MemberRole::StandbyLeader => "standby_leader",
     }
 }
 
@@ -74,7 +75,8 @@ pub fn role(role: MemberRole) -> &'static str {
 pub fn parse_role(word: &str) -> MemberRole {
     match word {
         "primary" | "master" | "promoted" => MemberRole::Primary,
-        "replica" | "standby_leader" => MemberRole::Replica,
+        "replica" => MemberRole::Replica,
+        "standby_leader" => MemberRole::StandbyLeader,
         "demoted" => MemberRole::Demoted,
         _ => MemberRole::Uninitialized,
     }

@@ -85,15 +85,12 @@ pub(crate) fn topology(cluster: &Cluster, now: Time) -> Topology {
     };
     let leads = view.leader.as_ref().map(|leader| &leader.value);
     let members = cluster.members().values().filter_map(|info| {
-        let role = if leads == Some(&info.name) {
-            Role::Leader
-        } else {
-            match pgherd_api::words::parse_role(&info.role) {
-                MemberRole::Replica => Role::Replica,
-                MemberRole::Uninitialized | MemberRole::Primary | MemberRole::Demoted => {
-                    Role::Other
-                }
-            }
+        let role = match pgherd_api::words::parse_role(&info.role) {
+            // It holds the key and is in recovery: good for reads.
+            MemberRole::StandbyLeader => Role::Replica,
+            _ if leads == Some(&info.name) => Role::Leader,
+            MemberRole::Replica => Role::Replica,
+            MemberRole::Uninitialized | MemberRole::Primary | MemberRole::Demoted => Role::Other,
         };
         Some(MemberRoute { role, sync: sync(info), ..member(info, end)? })
     });

@@ -25,6 +25,7 @@ pub fn patroni_defaults() -> Policy {
         disk_timeout: Policy::DISK_TIMEOUT,
         disk_min_free: Policy::DISK_MIN_FREE,
         pause: false,
+        standby: false,
     }
 }
 
@@ -116,6 +117,7 @@ pub fn from_json(config: &Map<String, Value>) -> Policy {
             .and_then(bytes)
             .unwrap_or(defaults.disk_min_free),
         pause: flag("pause"),
+        standby: crate::standby_cluster(config).is_some(),
     }
 }
 

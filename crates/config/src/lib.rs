@@ -26,6 +26,7 @@ pub mod section;
 pub mod settings;
 mod sources;
 pub mod spilo;
+mod standby;
 pub mod store;
 pub mod tags;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use problem::{Problem, Severity};
 pub use secret::Secret;
 pub use settings::{Login, Settings, StoreSettings, StoreTls};
 pub use sources::Sources;
+pub use standby::{StandbyCluster, standby_cluster};
 pub use watchdog::{WatchdogMode, WatchdogSettings};
 
 /// A settings file to begin with.

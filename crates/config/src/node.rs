@@ -214,8 +214,9 @@ fn founding(root: &Section<'_>) -> Option<Founding> {
     }
     let bootstrap = root.section("bootstrap");
     let dcs = bootstrap.section("dcs");
-    let policy = policy(&dcs);
     let config = dcs.entries().map(|e| (e.key.clone(), e.node.to_json())).collect();
+    let standby = crate::standby_cluster(&config).is_some();
+    let policy = Policy { standby, ..policy(&dcs) };
     let read = lifecycle::bootstrap(&bootstrap);
     Some(Founding { policy, config, bootstrap: read })
 }
@@ -260,6 +261,7 @@ fn policy(dcs: &Section<'_>) -> Policy {
         disk_min_free: dcs.optional("disk_min_free", parse::bytes).unwrap_or(d.disk_min_free),
         failsafe_mode: dcs.optional("failsafe_mode", parse::boolean).unwrap_or(d.failsafe_mode),
         pause: dcs.optional("pause", parse::boolean).unwrap_or(false),
+        standby: false,
     }
 }
 

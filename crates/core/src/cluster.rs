@@ -344,6 +344,8 @@ pub enum MemberRole {
     Primary,
     /// Was primary and gave it up.
     Demoted,
+    /// In recovery, and the leader of a cluster that follows another one.
+    StandbyLeader,
 }
 
 /// One transaction: all of `compare` hold, or nothing happens.

@@ -82,7 +82,8 @@ impl Node {
     /// How far this node's WAL reaches, while PostgreSQL runs.
     pub(crate) fn position(&self) -> Option<Position> {
         // Nobody knows of which term the WAL is: an operator who names this node accepts that.
-        let unknown = self.operator_named_me().then_some(Term(0));
+        // All WAL of a cluster that follows another one is of the same source.
+        let unknown = (self.operator_named_me() || self.policy().standby).then_some(Term(0));
         let term = self.durable.wal_term.or(unknown)?;
         let lsn = match &self.running()?.role {
             PgRole::Primary(primary) => primary.flushed,
@@ -135,15 +136,18 @@ impl Node {
         if self.view.reign_end().is_some() {
             return false;
         }
-        let speaks = self
-            .heard(leader, HEARING)
-            .is_some_and(|peer| peer.beat.leads == Some(term) && peer.beat.pg == PeerPg::Primary);
+        let speaks = self.heard(leader, HEARING).is_some_and(|peer| {
+            let leads = peer.beat.pg == PeerPg::Primary || self.policy().standby;
+            peer.beat.leads == Some(term) && leads
+        });
         speaks || self.wal_arrives()
     }
 
     /// From a member that isn't the leader WAL may go on coming when the leader is long dead.
     pub(crate) fn wal_arrives(&self) -> bool {
-        let from_leader = |r: &ReplicaFacts| matches!(r.upstream, Some(Upstream::Leader(_)));
+        let from_leader = |r: &ReplicaFacts| {
+            matches!(r.upstream, Some(Upstream::Leader(_) | Upstream::StandbyLeader(_)))
+        };
         let streaming = self.replica().is_some_and(|r| r.streaming && from_leader(r));
         streaming && self.wal_advanced.is_some_and(|(_, at)| self.now.since(at) <= HEARING)
     }

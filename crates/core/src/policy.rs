@@ -35,6 +35,9 @@ pub struct Policy {
     pub disk_min_free: u64,
     /// Maintenance: nothing is promoted, demoted, started or stopped.
     pub pause: bool,
+    /// The cluster follows another one, and has no primary (`standby_cluster`, contract 4.14).
+    #[serde(default)]
+    pub standby: bool,
 }
 
 /// `synchronous_mode` (contract 3.4).
@@ -65,6 +68,7 @@ impl Default for Policy {
             disk_timeout: Self::DISK_TIMEOUT,
             disk_min_free: Self::DISK_MIN_FREE,
             pause: false,
+            standby: false,
         }
     }
 }
@@ -75,10 +79,10 @@ impl Policy {
     /// PostgreSQL dies when it can't make its next WAL segment of 16 MB: there is room for two.
     pub const DISK_MIN_FREE: u64 = 32 << 20;
 
-    /// Whether commits wait for standbys.
+    /// Whether commits wait for standbys: there are none in a cluster that follows another one.
     #[must_use]
     pub fn synchronous(&self) -> bool {
-        self.synchronous_mode != SynchronousMode::Off
+        self.synchronous_mode != SynchronousMode::Off && !self.standby
     }
 
     /// Time between two beats, and between two renewals of the lease.

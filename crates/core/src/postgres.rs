@@ -179,6 +179,10 @@ pub struct ReplicaFacts {
 pub enum Upstream {
     /// From the leader: a server in recovery is refused.
     Leader(NodeName),
+    /// From the leader of a cluster that follows another one: it is in recovery itself.
+    StandbyLeader(NodeName),
+    /// From the cluster that this one follows; where that is, the shell knows.
+    Remote,
     /// From another member, in that life of its data directory and in no other.
     Member {
         /// Which member.
@@ -195,8 +199,10 @@ impl Upstream {
     #[must_use]
     pub fn node(&self) -> Option<&NodeName> {
         match self {
-            Self::Leader(node) | Self::Member { node, .. } => Some(node),
-            Self::Archive => None,
+            Self::Leader(node) | Self::StandbyLeader(node) | Self::Member { node, .. } => {
+                Some(node)
+            }
+            Self::Remote | Self::Archive => None,
         }
     }
 }
@@ -269,9 +275,8 @@ pub enum PgOp {
     },
     /// Replace the directory by a new copy; what was there is moved aside first.
     Clone {
-        /// The leader, or a replica that stands in for it; `None`: from a backup, by the methods that
-        /// need no running server.
-        source: Option<NodeName>,
+        /// Whose data.
+        source: Source,
     },
     /// Change `synchronous_standby_names`; done when a new connection and the checkpointer have
     /// loaded it.
@@ -285,6 +290,31 @@ pub enum PgOp {
         /// The nodes that may stream from here.
         nodes: Vec<NodeName>,
     },
+}
+
+/// Where a new copy of the data comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The leader: a server in recovery is refused.
+    Leader(NodeName),
+    /// A replica that stands in for it, or the leader of a cluster that follows another one.
+    Member(NodeName),
+    /// The cluster that this one follows.
+    Remote,
+    /// A backup, by the methods that need no running server.
+    Backup,
+}
+
+impl Source {
+    /// The node, when it is one.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Leader(node) | Self::Member(node) => Some(node),
+            Self::Remote | Self::Backup => None,
+        }
+    }
 }
 
 /// How an operation ended. Failed is a normal value: what follows is decided from new facts.

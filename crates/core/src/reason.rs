@@ -66,6 +66,14 @@ pub enum Reason {
     ForeignData,
     /// The leader key is held and PostgreSQL is primary.
     Leading,
+    /// The leader key is held, and PostgreSQL streams from the cluster that this one follows.
+    LeadsStandby,
+    /// The same, but nothing comes from there.
+    WaitingForRemote,
+    /// No data; copying the cluster that this one follows.
+    CopyingRemote,
+    /// The cluster is to follow another one: its primary stops, to be a replica.
+    EndsPrimary,
     /// The key is held; PostgreSQL starts in place.
     StartingInPlace,
     /// The key is held; recovery ends.
@@ -328,6 +336,16 @@ impl Reason {
             Self::Following => "streaming from the leader",
             Self::FromArchive => "restoring WAL from the archive (nostream)",
             Self::FollowNewLeader => "following the new leader",
+            Self::LeadsStandby => {
+                "standby leader, streaming from the cluster that this one follows"
+            }
+            Self::WaitingForRemote => {
+                "standby leader; nothing comes from the cluster that this one follows (standby_cluster)"
+            }
+            Self::CopyingRemote => "no data here; copying the cluster that this one follows",
+            Self::EndsPrimary => {
+                "the cluster is to follow another one; PostgreSQL stops being primary"
+            }
             Self::StartingReplica => "starting PostgreSQL as a replica",
             Self::Copying => "no data here; copying the leader",
             Self::RestoringBackup => "no data here, and nobody leads; restoring a backup",

@@ -145,7 +145,8 @@ impl Node {
     /// Writes the beat when it is due.
     pub(crate) fn beat_if_due(&mut self) {
         let now = self.now;
-        let lsn = self.primary().map(|p| p.flushed);
+        let received = || self.replica().filter(|_| self.leads_standby()).map(|r| r.received);
+        let lsn = self.primary().map(|p| p.flushed).or_else(received);
         let Some(lease) = self.lease_id() else { return };
         let optime = self.view.status.as_ref().map(|s| s.value.optime);
         let waiting = self.in_flight(Purpose::Beat);
@@ -549,6 +550,7 @@ impl Node {
             holds: BTreeMap::new(),
             next_hold: self.now,
             wal_seen: None,
+            standby: false,
             was_primary: attempt.serving,
             unheeded: attempt.unheeded,
         });

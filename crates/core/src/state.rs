@@ -101,6 +101,8 @@ pub(crate) struct Reign {
     pub(crate) next_hold: Time,
     /// While PostgreSQL doesn't answer: the furthest position of the replicas, and when it grew.
     pub(crate) wal_seen: Option<(Lsn, Option<Time>)>,
+    /// It leads without being primary: the cluster follows another one.
+    pub(crate) standby: bool,
     /// PostgreSQL has been primary in this reign: its end is a death, not a beginning.
     pub(crate) was_primary: bool,
 }

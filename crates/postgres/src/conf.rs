@@ -11,6 +11,7 @@ use pgherd_core::{Instance, NodeName};
 
 use crate::settings::{Address, Credentials, Settings};
 use crate::vet::Effective;
+use crate::wanted::Remote;
 use crate::{CONTROLLED, names};
 
 /// The first lines of every generated file; Patroni's words, which it looks for.
@@ -54,6 +55,8 @@ pub(crate) enum Follows {
     Archive,
     /// From another server, at that address.
     Server(Upstream, Address),
+    /// From another cluster.
+    Remote(Remote),
 }
 
 /// Which of the two configurations a shape has.
@@ -72,7 +75,12 @@ impl Shape {
     pub(crate) fn conninfo(&self, settings: &Settings) -> String {
         match &self.standby {
             Some(Follows::Server(upstream, at)) => primary_conninfo(settings, upstream, at),
-            Some(Follows::Nobody | Follows::Archive) | None => String::new(),
+            Some(Follows::Remote(Remote { at: Some(at), .. })) => {
+                // No node of the other cluster has such a name, which its commits could wait for.
+                let own = format!("_{}.{}", settings.cluster_name, settings.node);
+                named(settings, at, Wanted::Any, &own, OF_REMOTE)
+            }
+            Some(Follows::Nobody | Follows::Archive | Follows::Remote(_)) | None => String::new(),
         }
     }
 
@@ -84,7 +92,18 @@ impl Shape {
                 settings.node.cascade_slot(*instance)
             }
             Some(Follows::Archive) => String::new(),
-            Some(Follows::Server(Upstream::Leader(_) | Upstream::Archive, _) | Follows::Nobody)
+            Some(Follows::Remote(Remote { at: None, .. })) => ARCHIVE_OF_REMOTE.to_owned(),
+            Some(Follows::Remote(remote)) => remote.slot.clone().unwrap_or_default(),
+            Some(
+                Follows::Server(
+                    Upstream::Leader(_)
+                    | Upstream::StandbyLeader(_)
+                    | Upstream::Remote
+                    | Upstream::Archive,
+                    _,
+                )
+                | Follows::Nobody,
+            )
             | None => settings.node.slot_name(),
         }
     }
@@ -135,6 +154,9 @@ fn recovery(
     if *follows == Follows::Nobody {
         all.insert("restore_command".to_owned(), String::new());
     }
+    if let Follows::Remote(remote) = follows {
+        all.extend(remote.recovery.clone());
+    }
     all.insert("recovery_target_timeline".to_owned(), "latest".to_owned());
     for name in ["", "_lsn", "_name", "_time", "_xid"] {
         all.insert(format!("recovery_target{name}"), String::new());
@@ -168,26 +190,38 @@ pub(crate) fn value_in(text: &str, name: &str) -> Option<String> {
     text.lines().rev().find_map(value)
 }
 
+/// What stands for the node where the upstream is another cluster, and behind it where the leader is in
+/// recovery itself.
+const OF_REMOTE: &str = "@remote";
+const OF_STANDBY: &str = "@standby";
+/// The slot of a leader that has only the other cluster's archive: nothing connects with it.
+const ARCHIVE_OF_REMOTE: &str = "pgherd_remote_archive";
+
 /// The upstream's node name travels as `fallback_application_name`: libpq accepts it, and nothing
 /// uses it, because `application_name` is set.
 fn primary_conninfo(settings: &Settings, upstream: &Upstream, at: &Address) -> String {
-    let node = &settings.node;
     // Any server is taken for a member: its slot's name says in which life of its directory alone.
     let (wanted, name) = match upstream {
         Upstream::Leader(name) => (Wanted::Primary, name.to_string()),
+        Upstream::StandbyLeader(name) => (Wanted::Any, format!("{name}{OF_STANDBY}")),
         Upstream::Member { node, instance } => (Wanted::Any, format!("{node}@{:016x}", instance.0)),
-        Upstream::Archive => return String::new(),
+        Upstream::Remote | Upstream::Archive => return String::new(),
     };
+    named(settings, at, wanted, settings.node.as_str(), &name)
+}
+
+fn named(settings: &Settings, at: &Address, wanted: Wanted, own: &str, name: &str) -> String {
     format!(
         // The database is for PostgreSQL 17's slot synchronisation; streaming ignores it.
-        "{} dbname=postgres application_name={node} fallback_application_name={name}",
-        conninfo_to(at, &settings.replication, &settings.passfile.to_string_lossy(), wanted)
+        "{} dbname=postgres application_name={} fallback_application_name={name}",
+        conninfo_to(at, &settings.replication, &settings.passfile.to_string_lossy(), wanted),
+        value(own),
     )
 }
 
 /// Which servers a connection takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wanted {
+pub(crate) enum Wanted {
     Primary,
     Any,
 }
@@ -199,7 +233,12 @@ pub(crate) fn conninfo(at: &Address, user: &Credentials, passfile: &str) -> Stri
     conninfo_to(at, user, passfile, Wanted::Primary)
 }
 
-fn conninfo_to(at: &Address, user: &Credentials, passfile: &str, wanted: Wanted) -> String {
+pub(crate) fn conninfo_to(
+    at: &Address,
+    user: &Credentials,
+    passfile: &str,
+    wanted: Wanted,
+) -> String {
     let wanted = match wanted {
         Wanted::Primary => "read-write",
         Wanted::Any => "any",
@@ -232,8 +271,17 @@ pub(crate) fn upstream_of(conninfo: &str, slot: &str) -> Option<Upstream> {
     if conninfo.is_empty() && slot.is_empty() {
         return Some(Upstream::Archive);
     }
+    if conninfo.is_empty() && slot == ARCHIVE_OF_REMOTE {
+        return Some(Upstream::Remote);
+    }
     let (_, rest) = conninfo.split_once("fallback_application_name=")?;
     let name = rest.split_whitespace().next()?;
+    if name == OF_REMOTE {
+        return Some(Upstream::Remote);
+    }
+    if let Some(node) = name.strip_suffix(OF_STANDBY) {
+        return NodeName::new(node).ok().map(Upstream::StandbyLeader);
+    }
     let Some((node, instance)) = name.split_once('@') else {
         return NodeName::new(name).ok().map(Upstream::Leader);
     };

@@ -42,7 +42,7 @@ pub use script::run_command;
 pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings, account};
 pub use slots::{Dropping, LogicalSlot, SlotPattern, SlotSeen, SlotWishes};
-pub use wanted::{COMMAND_LINE, Configuration, Wanted};
+pub use wanted::{COMMAND_LINE, Configuration, Remote, Wanted};
 pub use watch::{Driver, WatchPlan, Watchdog};
 
 /// Parameters that pgherd sets itself; the user's values for them are ignored.

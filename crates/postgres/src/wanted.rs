@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::settings::Address;
+
 /// The configuration for each role.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
@@ -12,13 +14,28 @@ pub struct Wanted {
     pub primary: Configuration,
     /// While it is in recovery.
     pub standby: Configuration,
+    /// The cluster that this one follows, where it does.
+    pub remote: Option<Remote>,
+}
+
+/// Another cluster, which the leader of this one follows (`standby_cluster`, contract 3.4).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Remote {
+    /// Where its PostgreSQL is; several hosts are separated by commas. `None`: only its archive is.
+    pub at: Option<Address>,
+    /// The slot there; whoever runs that cluster made it.
+    pub slot: Option<String>,
+    /// Recovery settings of the leader alone (`restore_command`, ...).
+    pub recovery: BTreeMap<String, String>,
+    /// Names of the replica methods that make the leader's first data; empty: pg_basebackup.
+    pub methods: Vec<String>,
 }
 
 impl Wanted {
     /// The same for both roles.
     #[must_use]
     pub fn same(configuration: Configuration) -> Self {
-        Self { primary: configuration.clone(), standby: configuration }
+        Self { primary: configuration.clone(), standby: configuration, remote: None }
     }
 }
 

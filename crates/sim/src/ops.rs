@@ -2,7 +2,7 @@
 //! The rules are PostgreSQL's; the durations are measured ones, drawn anew each time.
 
 use pgherd_core::postgres::{
-    BrokenData, ControlState, PgFailureKind, PgOp, PgOpFailure, PgOpResult, SyncNames,
+    BrokenData, ControlState, PgFailureKind, PgOp, PgOpFailure, PgOpResult, Source, SyncNames,
 };
 use pgherd_core::{Input, Instance, Lsn, NodeName, OpId, SystemId, Term, Timeline};
 
@@ -122,11 +122,14 @@ impl World {
             PgOp::Kill => {
                 self.kill_tree(node, 5_000, 40_000);
             }
-            PgOp::Rewind { source } | PgOp::Clone { source: Some(source) } => {
+            PgOp::Rewind { source }
+            | PgOp::Clone { source: Source::Leader(source) | Source::Member(source) } => {
                 self.begin_copy(node, &source.clone(), &op.op)?;
             }
-            // There is no archive in this world.
-            PgOp::Clone { source: None } => return Err(PgFailureKind::SourceUnreachable),
+            // There is no archive in this world, and no other cluster.
+            PgOp::Clone { source: Source::Backup | Source::Remote } => {
+                return Err(PgFailureKind::SourceUnreachable);
+            }
             PgOp::SetNames { .. } => {
                 if run != Run::Primary || self.nodes[node].pg.hang != Hang::No {
                     return Err(PgFailureKind::QueryFailed);
@@ -344,8 +347,12 @@ impl World {
             PgOp::Stop => self.stopped(node, same),
             PgOp::Kill => {}
             PgOp::Rewind { source } => self.rewound(node, &source.clone())?,
-            PgOp::Clone { source: Some(source) } => self.cloned(node, &source.clone())?,
-            PgOp::Clone { source: None } => return Err(PgFailureKind::SourceUnreachable),
+            PgOp::Clone { source: Source::Leader(source) | Source::Member(source) } => {
+                self.cloned(node, &source.clone())?;
+            }
+            PgOp::Clone { source: Source::Backup | Source::Remote } => {
+                return Err(PgFailureKind::SourceUnreachable);
+            }
             PgOp::SetNames { names } => {
                 if !same || self.nodes[node].pg.run != Run::Primary {
                     return Err(PgFailureKind::QueryFailed);

@@ -8,7 +8,7 @@ use pgherd_core::cluster::{
     Op, Purpose, Status, SyncState, Txn, Value,
 };
 use pgherd_core::peer::PatroniAnswer;
-use pgherd_core::postgres::{ControlState, PgOp, SyncNames, Upstream};
+use pgherd_core::postgres::{ControlState, PgOp, Source, SyncNames, Upstream};
 use pgherd_core::quorum::{self, Published, Step};
 use pgherd_core::{Input, LeaseId, Lsn, NodeName, OpId, Revision, Term};
 
@@ -346,7 +346,11 @@ impl World {
                 }
             }
             (Run::Down, None, Some(_)) => {
-                self.patroni_op(node, PgOp::Clone { source }, None);
+                self.patroni_op(
+                    node,
+                    PgOp::Clone { source: source.map_or(Source::Backup, Source::Leader) },
+                    None,
+                );
             }
             (Run::Down, Some(mine), Some(theirs)) => {
                 self.patroni_rejoins(node, mine, theirs, source);
@@ -376,7 +380,11 @@ impl World {
                 None,
             );
         } else if self.branches.timeline(mine.branch) == self.branches.timeline(theirs.branch) {
-            self.patroni_op(node, PgOp::Clone { source }, None);
+            self.patroni_op(
+                node,
+                PgOp::Clone { source: source.map_or(Source::Backup, Source::Leader) },
+                None,
+            );
         } else {
             self.patroni_op(node, PgOp::Rewind { source: leader }, None);
         }

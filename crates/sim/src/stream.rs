@@ -219,7 +219,14 @@ impl World {
         let up = upstream.and_then(Upstream::node).and_then(|name| self.index(name));
         let via = match upstream {
             Some(Upstream::Member { instance, .. }) => Some(*instance),
-            Some(Upstream::Leader(_) | Upstream::Archive) | None => None,
+            // No world has another cluster.
+            Some(
+                Upstream::Leader(_)
+                | Upstream::StandbyLeader(_)
+                | Upstream::Remote
+                | Upstream::Archive,
+            )
+            | None => None,
         };
         let pg = &mut self.nodes[node].pg;
         let changed = pg.upstream != up || pg.via != via;

@@ -55,9 +55,7 @@ pub(super) fn state_word(board: &Board, state: Option<&PgState>) -> &'static str
 
 /// The cluster follows another one (contract 3.4, `standby_cluster`).
 pub(super) fn standby_cluster(cluster: &pgherd_api::Cluster) -> bool {
-    let config = cluster.config().and_then(|config| config.json.get("standby_cluster"));
-    let names = ["host", "port", "restore_command"];
-    config.is_some_and(|it| names.iter().any(|name| it.get(name).is_some_and(|it| !it.is_null())))
+    cluster.config().is_some_and(|config| pgherd_config::standby_cluster(&config.json).is_some())
 }
 
 /// `GET /patroni`, and every health check's body.

@@ -323,6 +323,7 @@ fn settings_are_read_in_every_form_that_patroni_takes() {
         disk_timeout: Duration::millis(1_500),
         disk_min_free: 64 << 20,
         pause: true,
+        standby: false,
     };
     assert_eq!(policy, expected);
     assert_eq!(config::from_json(&serde_json::Map::new()), config::patroni_defaults());

@@ -284,7 +284,8 @@ async fn watch_the_end(
                 return Ok(());
             }
             let serves = |m: &&MemberInfo| {
-                Some(&m.name) != former.as_ref() && m.role == "primary" && m.state == "running"
+                let arrived = matches!(m.role.as_str(), "primary" | "standby_leader");
+                Some(&m.name) != former.as_ref() && arrived && m.state == "running"
             };
             if let Some(leader) = leader_of(&cluster).filter(serves) {
                 let name = &leader.name;

@@ -20,6 +20,7 @@ mod patronictl;
 mod processes;
 mod record;
 mod round;
+mod standby;
 mod surroundings;
 mod term;
 mod tls;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         test("a_failovers_record_replays", record::a_failovers_record_replays),
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("cascades_and_archives", cascade::cascades_and_archives),
+        test("a_cluster_follows_another_one", standby::a_cluster_follows_another_one),
         test("nobody_comes_in_without_tls", tls::nobody_comes_in_without_tls),
         test("the_guide_step_by_step", guide::the_guide_step_by_step),
         test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),

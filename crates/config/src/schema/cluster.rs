@@ -91,19 +91,16 @@ pub(super) const KEYS: &[Key] = &[
     dynamic("permanent_replication_slots", Free, "", "Another word for slots."),
     dynamic("ignore_slots", List, "", "Slots to leave alone."),
     dynamic("standby_cluster", Section, "", "This cluster follows another one."),
-    dynamic("standby_cluster.host", Text, "", "Where the other cluster is.").unused(NOT_YET),
-    dynamic("standby_cluster.port", Any, "", "Its port.").unused(NOT_YET),
-    dynamic("standby_cluster.primary_slot_name", Text, "", "The slot there.").unused(NOT_YET),
-    dynamic("standby_cluster.create_replica_methods", List, "", "How the leader gets its data.")
-        .unused(NOT_YET),
-    dynamic("standby_cluster.restore_command", Text, "", "How it gets WAL.").unused(NOT_YET),
+    dynamic("standby_cluster.host", Text, "", "Where the other cluster is."),
+    dynamic("standby_cluster.port", Any, "", "Its port."),
+    dynamic("standby_cluster.primary_slot_name", Text, "", "The slot there."),
+    dynamic("standby_cluster.create_replica_methods", List, "", "How the leader gets its data."),
+    dynamic("standby_cluster.restore_command", Text, "", "How it gets WAL."),
     dynamic(
         "standby_cluster.archive_cleanup_command",
         Text,
         "",
         "PostgreSQL's archive_cleanup_command.",
-    )
-    .unused(NOT_YET),
-    dynamic("standby_cluster.recovery_min_apply_delay", Text, "", "How far it stays behind.")
-        .unused(NOT_YET),
+    ),
+    dynamic("standby_cluster.recovery_min_apply_delay", Text, "", "How far it stays behind."),
 ];

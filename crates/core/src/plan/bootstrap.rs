@@ -1,8 +1,9 @@
-//! There is no cluster yet: one node makes the first data directory, the others wait.
+//! There is no cluster yet: one node makes the first data directory, the others wait. Or there is one, and
+//! nobody has data.
 
 use crate::cluster::{Initialize, Purpose};
 use crate::node::Node;
-use crate::postgres::{PgOp, PgState};
+use crate::postgres::{BrokenData, PgOp, PgState, Source};
 use crate::reason::Reason;
 
 impl Node {
@@ -15,7 +16,9 @@ impl Node {
         let never_member = self.durable.wal_term.is_none();
         let usable = match &state {
             PgState::Absent => true,
-            PgState::Stopped(control) => never_member && Self::primary_data(control),
+            PgState::Stopped(control) => {
+                never_member && (Self::primary_data(control) || self.policy().standby)
+            }
             PgState::Broken(_) => never_member,
             PgState::NotAccepting(_) | PgState::Unresponsive { .. } | PgState::Running(_) => false,
         };
@@ -51,7 +54,8 @@ impl Node {
     }
 
     fn make_data(&mut self) {
-        self.start_op(PgOp::Init);
+        let standby = self.policy().standby;
+        self.start_op(if standby { PgOp::Clone { source: Source::Remote } } else { PgOp::Init });
     }
 
     /// Another node may have more luck meanwhile.
@@ -68,7 +72,29 @@ impl Node {
     fn founding(&self) -> Reason {
         match self.op.as_ref().map(|o| &o.op) {
             Some(PgOp::Init) => Reason::Founding,
+            Some(PgOp::Clone { source: Source::Remote }) => Reason::CopyingRemote,
             _ => Reason::Busy,
         }
+    }
+
+    /// No data and no leader: a backup may be there.
+    pub(super) fn restore_alone(&mut self) -> Reason {
+        let Some(state) = self.pg_facts().map(|facts| &facts.state) else {
+            return Reason::WaitingForFacts;
+        };
+        // What pg_rewind or a bad disk left may be repaired once there is a leader.
+        let empty = matches!(state, PgState::Absent | PgState::Broken(BrokenData::InitInterrupted));
+        let standby = self.policy().standby;
+        if !empty || !(self.config.restores_alone || standby) || self.maybe_alive {
+            return Reason::WaitingForLeader;
+        }
+        if self.durable.wal_term.take().is_some() {
+            self.persist();
+        }
+        if self.all_persisted() {
+            let source = if standby { Source::Remote } else { Source::Backup };
+            self.start_op(PgOp::Clone { source });
+        }
+        if standby { Reason::CopyingRemote } else { Reason::RestoringBackup }
     }
 }

@@ -34,7 +34,7 @@ impl Node {
         if self.config.tags.nostream {
             return Upstream::Archive;
         }
-        let from_leader = Upstream::Leader(leader.clone());
+        let from_leader = self.leaders_wal(leader);
         let (me, tags) = (&self.config.name, &self.config.tags);
         let Some(member) = self.named_member(me, tags, leader) else {
             self.member_fit = None;
@@ -49,7 +49,14 @@ impl Node {
         self.member_fit = Some((fit, since));
         let now = match replica.and_then(|r| r.upstream.as_ref()) {
             Some(Upstream::Member { node, instance }) if *node == member => Some(*instance),
-            Some(Upstream::Member { .. } | Upstream::Leader(_) | Upstream::Archive) | None => None,
+            Some(
+                Upstream::Member { .. }
+                | Upstream::Leader(_)
+                | Upstream::StandbyLeader(_)
+                | Upstream::Remote
+                | Upstream::Archive,
+            )
+            | None => None,
         };
         if now.is_some() && self.stream_lost.is_some_and(|at| self.passed(at, IN_VAIN)) {
             self.member_avoided = self.now + AVOID;
@@ -108,7 +115,9 @@ impl Node {
 
     pub(super) fn following(upstream: &Upstream) -> Reason {
         match upstream {
-            Upstream::Leader(_) => Reason::Following,
+            Upstream::Leader(_) | Upstream::StandbyLeader(_) | Upstream::Remote => {
+                Reason::Following
+            }
             Upstream::Member { node, .. } => Reason::FollowingMember(node.clone()),
             Upstream::Archive => Reason::FromArchive,
         }
@@ -121,14 +130,16 @@ impl Node {
         let Some(term) = self.view.current_term() else { return false };
         let timeline = self.ready_beat().and_then(|beat| beat.timeline);
         let (terms, from, via) = match upstream {
-            Upstream::Leader(_) => (vec![term], self.last_leader_name().cloned(), None),
+            Upstream::Leader(_) | Upstream::StandbyLeader(_) => {
+                (vec![term], self.last_leader_name().cloned(), None)
+            }
             Upstream::Member { node, instance } => {
                 let Some(timeline) = timeline else { return false };
                 let via = Via { node: node.clone(), instance: *instance, timeline };
                 (vec![term], None, Some(via))
             }
             // An archive has WAL of whatever terms: none is known.
-            Upstream::Archive => (Vec::new(), None, None),
+            Upstream::Archive | Upstream::Remote => (Vec::new(), None, None),
         };
         let unknown = terms.is_empty() && self.durable.wal_term.is_some();
         let durable = &mut self.durable;
@@ -153,7 +164,7 @@ impl Node {
     pub(super) fn expects(&self, upstream: &Upstream) -> bool {
         let durable = &self.durable;
         match (upstream, &durable.data_via) {
-            (Upstream::Leader(_), via) => via.is_none(),
+            (Upstream::Leader(_) | Upstream::StandbyLeader(_), via) => via.is_none(),
             (Upstream::Member { node, instance }, Some(via)) => {
                 let term = self.view.current_term();
                 via.node == *node
@@ -161,10 +172,12 @@ impl Node {
                     && Some(durable.data_terms.as_slice())
                         == term.as_ref().map(std::slice::from_ref)
             }
-            (Upstream::Archive, None) => {
+            (Upstream::Archive | Upstream::Remote, None) => {
                 durable.data_terms.is_empty() && durable.wal_term.is_none()
             }
-            (Upstream::Member { .. }, None) | (Upstream::Archive, Some(_)) => false,
+            (Upstream::Member { .. }, None) | (Upstream::Archive | Upstream::Remote, Some(_)) => {
+                false
+            }
         }
     }
 

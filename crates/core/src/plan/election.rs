@@ -8,7 +8,7 @@ use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::{PeerMessage, PeerPg, PledgeAnswer, Position};
-use crate::postgres::{BrokenData, PgOp, PgState};
+use crate::postgres::{PgOp, PgState};
 use crate::reason::Reason;
 use crate::state::{Candidacy, Pg};
 use crate::{Duration, NodeName, Revision};
@@ -132,7 +132,8 @@ impl Node {
                 PgState::Stopped(control) => {
                     // Data of a primary whose term is not the last may have diverged: it waits for
                     // a leader to compare with.
-                    if Self::primary_data(control) && !self.operator_named_me() {
+                    let alone = self.operator_named_me() || self.policy().standby;
+                    if Self::primary_data(control) && !alone {
                         return Some(Reason::WaitingForLeader);
                     }
                     self.start_op(PgOp::StartReplica { upstream: None });
@@ -143,25 +144,6 @@ impl Node {
                 PgState::Absent | PgState::Broken(_) => Some(self.restore_alone()),
             },
         }
-    }
-
-    /// No data and no leader: a backup may be there.
-    fn restore_alone(&mut self) -> Reason {
-        let Some(state) = self.pg_facts().map(|facts| &facts.state) else {
-            return Reason::WaitingForFacts;
-        };
-        // What pg_rewind or a bad disk left may be repaired once there is a leader.
-        let empty = matches!(state, PgState::Absent | PgState::Broken(BrokenData::InitInterrupted));
-        if !empty || !self.config.restores_alone || self.maybe_alive {
-            return Reason::WaitingForLeader;
-        }
-        if self.durable.wal_term.take().is_some() {
-            self.persist();
-        }
-        if self.all_persisted() {
-            self.start_op(PgOp::Clone { source: None });
-        }
-        Reason::RestoringBackup
     }
 
     /// The next term may be the same node's, on another history: it is followed anew, by what its
@@ -198,7 +180,8 @@ impl Node {
             };
         }
         // A replica that took the key and died before its promotion returns as one, and promotes.
-        let startable = self.stopped().is_some_and(Self::primary_data);
+        let standby = self.policy().standby;
+        let startable = self.stopped().is_some_and(|c| standby || Self::primary_data(c));
         if (startable || self.running().is_some()) && !self.deciding() && self.op.is_none() {
             self.take_over(Accession::Return, None, false);
             return Reason::TakingOver;
@@ -300,7 +283,8 @@ impl Node {
             return Some(Reason::NotInFailsafe);
         }
         let Some(position) = self.position() else { return Some(Reason::NoPosition) };
-        if self.policy().check_timeline && !self.operator_named_me() && self.on_older_timeline() {
+        let checks = self.policy().check_timeline && !self.policy().standby;
+        if checks && !self.operator_named_me() && self.on_older_timeline() {
             return Some(Reason::OlderTimeline);
         }
         let lag = position.lsn.lag_behind(self.last_known_lsn());

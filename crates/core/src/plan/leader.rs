@@ -41,6 +41,9 @@ impl Node {
         if self.kill.is_some() {
             return (Situation::Leader, self.while_killed());
         }
+        if let Some(decided) = self.plan_standby_leader() {
+            return decided;
+        }
         if let Some(reason) = self.plan_full() {
             return (Situation::Leader, reason);
         }
@@ -318,7 +321,7 @@ impl Node {
         moved.is_some_and(|at| now.since(at) <= WAL_MOVES)
     }
 
-    fn data_vanished(&mut self) -> Reason {
+    pub(super) fn data_vanished(&mut self) -> Reason {
         if self.op.is_some() {
             return Reason::Busy;
         }
@@ -379,7 +382,7 @@ impl Node {
         }
     }
 
-    fn ensure_slots(&mut self) {
+    pub(super) fn ensure_slots(&mut self) {
         let have = self.reign.as_ref().and_then(|r| r.slots.as_ref());
         // A member that is away for a while finds its WAL still there.
         let known = self.view.members.keys().chain(have.into_iter().flatten());

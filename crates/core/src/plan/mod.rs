@@ -13,6 +13,7 @@ mod patroni;
 mod replica;
 mod restart;
 mod shutdown;
+mod standby;
 mod switchover;
 mod voter;
 
@@ -24,7 +25,7 @@ use crate::input::Action;
 use crate::mutant::Mutant;
 use crate::node::{Node, PEER_BEAT};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg};
-use crate::postgres::{ControlFacts, PgFailureKind, PgOp, PgOpResult, PgRole, PgState};
+use crate::postgres::{ControlFacts, PgFailureKind, PgOp, PgOpResult, PgRole, PgState, Source};
 use crate::reason::{Reason, Situation};
 use crate::state::{Lease, Pg, RunningOp};
 use crate::{Duration, Lsn, Tags};
@@ -242,6 +243,8 @@ impl Node {
             return;
         }
         let wanted = match (self.leads(), self.belief_until()) {
+            // A leader in recovery needs none, until it is to be promoted.
+            _ if self.policy().standby && !self.may_write() && self.pg != Pg::Unknown => None,
             // In pause it is known for which term, and never fires.
             (Some(term), _) if self.policy().pause => Some((term, crate::Time::NEVER)),
             (Some(term), Some(end)) => Some((term, end)),
@@ -295,7 +298,9 @@ impl Node {
         let (role, lsn, replayed, streaming) = match self.running().map(|r| &r.role) {
             Some(PgRole::Primary(p)) => (MemberRole::Primary, Some(p.flushed), None, false),
             Some(PgRole::Replica(r)) => {
-                (MemberRole::Replica, Some(r.received), Some(r.replayed), r.streaming)
+                let leads = self.leads_standby();
+                let role = if leads { MemberRole::StandbyLeader } else { MemberRole::Replica };
+                (role, Some(r.received), Some(r.replayed), r.streaming)
             }
             None => {
                 let role = match self.pg_facts().map(|f| &f.state) {
@@ -494,8 +499,8 @@ impl Node {
         self.backoff = crate::node::Backoff::default();
         if matches!(op, PgOp::Rewind { .. } | PgOp::Clone { .. }) {
             self.backoff.repaired = true;
-            // A backup is of whatever terms: none is known.
-            let known = *op != PgOp::Clone { source: None };
+            // A backup, or another cluster's data, is of whatever terms: none is known.
+            let known = !matches!(op, PgOp::Clone { source: Source::Backup | Source::Remote });
             self.durable.data_terms = running.begun_in.filter(|_| known).into_iter().collect();
             self.durable.data_from = None;
             self.durable.data_via = None;

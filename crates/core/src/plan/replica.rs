@@ -4,7 +4,7 @@ use crate::cluster::Beat;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::PeerPg;
-use crate::postgres::{BrokenData, ControlFacts, ControlState, PgOp, PgState, Upstream};
+use crate::postgres::{BrokenData, ControlFacts, ControlState, PgOp, PgState, Source, Upstream};
 use crate::reason::Reason;
 use crate::state::Pg;
 use crate::{Duration, Lsn, NodeName, Timeline};
@@ -147,7 +147,10 @@ impl Node {
             return Reason::WaitingForLeader;
         }
         if self.forget_wal() {
-            let source = Some(self.stand_in().unwrap_or(leader));
+            let source = match self.stand_in() {
+                Some(member) => Source::Member(member),
+                None => self.leaders_data(leader),
+            };
             self.start_op(PgOp::Clone { source });
         }
         reason
@@ -206,7 +209,8 @@ impl Node {
         }
         self.diverged = true;
         self.backoff.repaired = false;
-        if self.backoff.rewind_impossible {
+        // pg_rewind wants a primary.
+        if self.backoff.rewind_impossible || self.policy().standby {
             return self.copy_anew(leader, Reason::RewindImpossible);
         }
         if self.running().is_some() {
@@ -288,7 +292,10 @@ impl Node {
             }
             return match upstream {
                 Upstream::Member { node, .. } => Reason::GoingOver(node),
-                Upstream::Leader(_) | Upstream::Archive => Reason::FollowNewLeader,
+                Upstream::Leader(_)
+                | Upstream::StandbyLeader(_)
+                | Upstream::Remote
+                | Upstream::Archive => Reason::FollowNewLeader,
             };
         }
         if upstream == Upstream::Archive {
@@ -336,7 +343,7 @@ impl Node {
     /// streams. What was before the leader was ready doesn't count.
     fn waits_in_vain(&mut self, leader: &NodeName) -> bool {
         let Some(term) = self.view.current_term() else { return false };
-        let from_leader = Some(Upstream::Leader(leader.clone()));
+        let from_leader = Some(self.leaders_wal(leader));
         let pointed = self.replica().is_some_and(|r| r.upstream == from_leader);
         if !pointed || self.followed.is_none_or(|(known, _)| known != term) {
             self.followed = Some((term, self.now));
@@ -359,7 +366,8 @@ impl Node {
 
     /// What came by way of a member may be of terms that this node never heard of.
     fn compared(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {
-        self.through_member(timeline).unwrap_or_else(|| self.lineage(timeline, end, beat))
+        let told = self.standby_lineage(timeline, beat).or_else(|| self.through_member(timeline));
+        told.unwrap_or_else(|| self.lineage(timeline, end, beat))
     }
 
     fn lineage(&self, timeline: Timeline, end: Lsn, beat: &Beat) -> Lineage {

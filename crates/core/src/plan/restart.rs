@@ -97,7 +97,7 @@ impl Node {
     fn begin_restart(&mut self) -> Option<Reason> {
         self.running()?;
         // A leader that isn't primary yet becomes that first.
-        if self.reign.as_ref().is_some_and(|reign| !reign.was_primary) {
+        if self.reign.as_ref().is_some_and(|reign| !reign.was_primary && !reign.standby) {
             return None;
         }
         if !self.may_leave() {

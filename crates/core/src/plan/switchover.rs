@@ -46,7 +46,7 @@ impl Node {
         self.start_op(PgOp::Stop);
     }
 
-    fn clear_failover(&mut self) {
+    pub(super) fn clear_failover(&mut self) {
         let compare = vec![Compare::Modified(Key::Failover, self.view.modified(&Key::Failover))];
         let put = Op::Put(Key::Failover, Value::Failover(None), None);
         self.txn(Purpose::ClearFailover, compare, vec![put]);

@@ -7,7 +7,7 @@ use pgherd_core::postgres::{PgFailureKind, SyncNames};
 use rustix::process::Signal;
 
 use super::QUICK;
-use crate::conf::{Role, Shape, users_lines};
+use crate::conf::{Follows, Role, Shape, users_lines};
 use crate::facts::blocking;
 use crate::server::Core;
 use crate::sql::Sql;
@@ -103,7 +103,12 @@ impl Core {
     /// What was written last; of a server that an earlier life of the agent started, what it shows.
     async fn shape_now(&self, sql: &Sql) -> Result<Shape, PgError> {
         let known = self.shape.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(shape) = known {
+        if let Some(mut shape) = known {
+            if matches!(shape.standby, Some(Follows::Remote(_)))
+                && let Ok(remote) = self.remote()
+            {
+                shape.standby = Some(Follows::Remote(remote));
+            }
             return Ok(shape);
         }
         let query = "SELECT pg_is_in_recovery()";

@@ -7,11 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pgherd_config::lifecycle::{CustomReplica, ReplicaMethod};
-use pgherd_core::NodeName;
-use pgherd_core::postgres::PgFailureKind;
+use pgherd_core::postgres::{PgFailureKind, Source};
 
 use super::{QUICK, room};
-use crate::conf::conninfo;
+use crate::conf::{Wanted, conninfo_to};
 use crate::durable::beside;
 use crate::facts::blocking;
 use crate::script::run_command;
@@ -19,28 +18,31 @@ use crate::server::{Core, Progress};
 use crate::settings::Address;
 use crate::sql::{Sql, literal};
 use crate::tool::Tool;
+use crate::wanted::Remote;
 use crate::{PgError, read_control};
 
 /// Between the two tries of pg_basebackup (contract 3.8).
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Its name in `create_replica_methods`.
+const BASEBACKUP: &str = "basebackup";
+
+/// A server whose data is copied.
+struct Origin {
+    at: Address,
+    wanted: Wanted,
+    /// The slot there that keeps WAL for this node.
+    slot: Option<String>,
+}
+
 impl Core {
-    /// A copy of `source`; without one, by the methods that need no leader.
-    pub(super) async fn copy_from(
-        self: &Arc<Self>,
-        source: Option<&NodeName>,
-    ) -> Result<(), PgError> {
+    /// A copy of `source`; of a backup, by the methods that need no leader.
+    pub(super) async fn copy_from(self: &Arc<Self>, source: &Source) -> Result<(), PgError> {
         self.nothing_lives().await?;
-        let at = source.map(|source| self.address(source)).transpose()?;
-        let hooks = self.hooks();
-        let configured = &hooks.create_replica;
-        let methods = if configured.is_empty() {
-            &[ReplicaMethod::BaseBackup]
-        } else {
-            configured.as_slice()
-        };
+        let at = self.origin(source)?;
+        let methods = self.methods(source)?;
         let mut last = None;
-        for method in methods {
+        for method in &methods {
             let made = match (method, &at) {
                 (ReplicaMethod::BaseBackup, Some(at)) => self.by_base_backup(at).await,
                 (ReplicaMethod::Custom(method), at) if at.is_some() || method.no_leader => {
@@ -64,11 +66,46 @@ impl Core {
         }))
     }
 
+    fn origin(&self, source: &Source) -> Result<Option<Origin>, PgError> {
+        let slot = Some(self.settings.node.slot_name());
+        Ok(match source {
+            Source::Leader(node) => {
+                Some(Origin { at: self.address(node)?, wanted: Wanted::Primary, slot })
+            }
+            Source::Member(node) => {
+                Some(Origin { at: self.address(node)?, wanted: Wanted::Any, slot })
+            }
+            Source::Remote => {
+                let Remote { at, slot, .. } = self.remote()?;
+                at.map(|at| Origin { at, wanted: Wanted::Any, slot })
+            }
+            Source::Backup => None,
+        })
+    }
+
+    /// The user's methods; those of a cluster that follows another one are named by its own settings.
+    fn methods(&self, source: &Source) -> Result<Vec<ReplicaMethod>, PgError> {
+        let mut methods = self.hooks().create_replica.clone();
+        if *source == Source::Remote {
+            let names = self.remote()?.methods;
+            methods.retain(|method| names.iter().any(|wanted| wanted == name(method)));
+            if names.iter().any(|wanted| wanted == BASEBACKUP)
+                && !methods.contains(&ReplicaMethod::BaseBackup)
+            {
+                methods.push(ReplicaMethod::BaseBackup);
+            }
+        }
+        if methods.is_empty() {
+            methods.push(ReplicaMethod::BaseBackup);
+        }
+        Ok(methods)
+    }
+
     // === pg_basebackup ===
 
-    async fn by_base_backup(self: &Arc<Self>, at: &Address) -> Result<(), PgError> {
+    async fn by_base_backup(self: &Arc<Self>, from: &Origin) -> Result<(), PgError> {
         let copy = beside(&self.settings.data_dir, ".clone");
-        let needed = self.size_of(at).await;
+        let needed = self.size_of(&from.at).await;
         let mut again = true;
         loop {
             let (core, place) = (Arc::clone(self), copy.clone());
@@ -77,8 +114,8 @@ impl Core {
                 room::make(&core.settings, needed)
             })
             .await??;
-            let slot = self.free_slot(at).await;
-            match self.base_backup(at, &copy, slot.as_deref()).await {
+            let slot = self.free_slot(from).await;
+            match self.base_backup(from, &copy, slot.as_deref()).await {
                 Ok(()) => break,
                 // Who isn't there now is asked again by the plan, with its own patience.
                 Err(PgError::Failed(failure))
@@ -97,7 +134,7 @@ impl Core {
 
     async fn base_backup(
         &self,
-        at: &Address,
+        from: &Origin,
         copy: &Path,
         slot: Option<&str>,
     ) -> Result<(), PgError> {
@@ -108,7 +145,7 @@ impl Core {
             .arg("-D")
             .arg(copy)
             .arg("-d")
-            .arg(format!("{} application_name=pgherd_clone", self.connstring(at)));
+            .arg(format!("{} application_name=pgherd_clone", self.connstring(from)));
         let tool = match slot {
             Some(slot) => tool.arg("-S").arg(slot),
             None => tool,
@@ -135,16 +172,17 @@ impl Core {
         Err(output.failure("pg_basebackup", kind))
     }
 
-    fn connstring(&self, at: &Address) -> String {
+    fn connstring(&self, from: &Origin) -> String {
         let passfile = &self.settings.passfile;
-        conninfo(at, &self.settings.replication, &passfile.to_string_lossy())
+        let user = &self.settings.replication;
+        conninfo_to(&from.at, user, &passfile.to_string_lossy(), from.wanted)
     }
 
     /// This node's slot on the source, if it is there and nobody uses it: then the WAL between copy
     /// and streaming can't be lost.
-    async fn free_slot(&self, at: &Address) -> Option<String> {
-        let slot = self.settings.node.slot_name();
-        let sql = Sql::remote(at, &self.settings.rewind, QUICK).await.ok()?;
+    async fn free_slot(&self, from: &Origin) -> Option<String> {
+        let slot = from.slot.clone()?;
+        let sql = Sql::remote(&from.at, &self.settings.rewind, QUICK).await.ok()?;
         let query = format!(
             "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active \
              AND restart_lsn IS NOT NULL AND slot_name = {}",
@@ -167,17 +205,17 @@ impl Core {
     async fn by_command(
         self: &Arc<Self>,
         method: &CustomReplica,
-        at: Option<&Address>,
+        from: Option<&Origin>,
     ) -> Result<(), PgError> {
         let settings = &self.settings;
-        let needed = match at {
-            Some(at) if !method.keep_data => self.size_of(at).await,
+        let needed = match from {
+            Some(from) if !method.keep_data => self.size_of(&from.at).await,
             _ => None,
         };
         let (core, keep) = (Arc::clone(self), method.keep_data);
         blocking(move || room::begin_in_place(&core.settings, keep, needed)).await??;
         let what = format!("replica method {}", method.name);
-        let connstring = at.map(|at| format!("{} dbname=postgres", self.connstring(at)));
+        let connstring = from.map(|from| format!("{} dbname=postgres", self.connstring(from)));
         let args = method.run.for_replica(
             &settings.cluster_name,
             &settings.data_dir,
@@ -199,7 +237,7 @@ impl Core {
 
 fn name(method: &ReplicaMethod) -> &str {
     match method {
-        ReplicaMethod::BaseBackup => "pg_basebackup",
+        ReplicaMethod::BaseBackup => BASEBACKUP,
         ReplicaMethod::Custom(method) => &method.name,
     }
 }

@@ -1,6 +1,6 @@
 //! Pointing a running replica at another upstream, or at none (a pledge).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgherd_core::postgres::{PgFailureKind, SyncNames, Upstream};
@@ -13,6 +13,7 @@ use crate::conf::{Follows, Shape, upstream_of};
 use crate::life::Life;
 use crate::server::Core;
 use crate::sql::Sql;
+use crate::wanted::Remote;
 
 /// How long a WAL receiver may take to end after SIGTERM; one in state D takes longer, and then
 /// there is no pledge.
@@ -28,7 +29,8 @@ impl Core {
     ) -> Result<(), PgError> {
         let life = self.running()?;
         let follows = self.follows(upstream)?;
-        let streams = matches!(follows, Follows::Server(..));
+        let streams =
+            matches!(follows, Follows::Server(..) | Follows::Remote(Remote { at: Some(_), .. }));
         let shape = Shape { names: SyncNames::nobody(), standby: Some(follows) };
         let wanted = shape.conninfo(&self.settings);
         self.write_conf(shape).await?;
@@ -72,8 +74,24 @@ impl Core {
     /// An upstream with its address, for `primary_conninfo`.
     pub(super) fn follows(&self, upstream: Option<&Upstream>) -> Result<Follows, PgError> {
         let Some(upstream) = upstream else { return Ok(Follows::Nobody) };
-        let Some(node) = upstream.node() else { return Ok(Follows::Archive) };
-        Ok(Follows::Server(upstream.clone(), self.address(node)?))
+        match upstream {
+            Upstream::Leader(node)
+            | Upstream::StandbyLeader(node)
+            | Upstream::Member { node, .. } => {
+                Ok(Follows::Server(upstream.clone(), self.address(node)?))
+            }
+            Upstream::Remote => Ok(Follows::Remote(self.remote()?)),
+            Upstream::Archive => Ok(Follows::Archive),
+        }
+    }
+
+    /// The cluster that this one follows, as it is wanted now.
+    pub(super) fn remote(&self) -> Result<Remote, PgError> {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.remote.clone().ok_or_else(|| {
+            let words = "where the other cluster is isn't known (standby_cluster)";
+            PgError::failed(PgFailureKind::SourceUnreachable, words)
+        })
     }
 
     /// Whom this replica follows now, where a mistake would cut it off: an upstream whose address

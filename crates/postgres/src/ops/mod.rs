@@ -53,7 +53,7 @@ impl Core {
             // It waits for no turn: Server::execute.
             PgOp::Kill => Ok(()),
             PgOp::Rewind { source } => self.rewind(source).await,
-            PgOp::Clone { source } => self.copy_from(source.as_ref()).await,
+            PgOp::Clone { source } => self.copy_from(source).await,
             PgOp::SetNames { names } => self.set_names(names).await,
             PgOp::EnsureSlots { nodes } => self.ensure_slots(nodes).await,
         }

@@ -206,6 +206,7 @@ async fn role_changes() {
     settings.wanted = Wanted {
         primary: with(&[("work_mem", "5MB"), ("archive_timeout", "1h")]),
         standby: with(&[("work_mem", "6MB")]),
+        remote: None,
     };
     settings.wanted.standby.recovery.insert("restore_command".into(), "false".into());
     settings.wanted.standby.recovery.insert("recovery_target_xid".into(), "1".into());

@@ -10,7 +10,9 @@ use pgherd_config::lifecycle::{
     Bootstrap, Command, CustomBootstrap, CustomReplica, FirstData, Method, ReplicaMethod,
 };
 use pgherd_core::Timeline;
-use pgherd_core::postgres::{PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState, Upstream};
+use pgherd_core::postgres::{
+    PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState, Source, Upstream,
+};
 use pgherd_postgres::Settings;
 
 use crate::node::{Herd, Node, list};
@@ -241,7 +243,7 @@ async fn replica_by_command() {
     settings.lifecycle.hooks.create_replica = methods.into();
     let two = herd.open(settings).await;
     one.done(PgOp::EnsureSlots { nodes: vec![two.settings.node.clone()] }).await;
-    let source = Some(one.settings.node.clone());
+    let source = Source::Leader(one.settings.node.clone());
     two.done(PgOp::Clone { source: source.clone() }).await;
     let said = std::fs::read_to_string(&arguments).unwrap();
     let data = two.settings.data_dir.display();
@@ -250,7 +252,7 @@ async fn replica_by_command() {
     );
     assert!(said.starts_with(&begins) && !said.contains("se'cr"), "{said}");
     assert!(!two.settings.data_dir.join("half").exists());
-    two.done(PgOp::StartReplica { upstream: source.clone().map(Upstream::Leader) }).await;
+    two.done(PgOp::StartReplica { upstream: source.node().cloned().map(Upstream::Leader) }).await;
     two.until_streaming().await;
 
     // With keep_data the command finds the old directory; without, it is moved aside.
@@ -287,12 +289,12 @@ async fn replica_without_leader() {
         vec![ReplicaMethod::BaseBackup, ReplicaMethod::Custom(with_leader)];
     settings.wanted.standby.parameters.insert("restore_command".into(), restore_command(&archive));
     let two = herd.open(settings).await;
-    let failed = failure(&two, PgOp::Clone { source: None }).await;
+    let failed = failure(&two, PgOp::Clone { source: Source::Backup }).await;
     assert!(failed.detail.contains("no_leader"), "{failed:?}");
     let mut settings = two.agent_ends().await;
     settings.lifecycle.hooks.create_replica.push(ReplicaMethod::Custom(method));
     let two = herd.open(settings).await;
-    two.done(PgOp::Clone { source: None }).await;
+    two.done(PgOp::Clone { source: Source::Backup }).await;
     let leader: pgherd_core::NodeName = "n1".parse().unwrap();
     two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(leader)) }).await;
     let archived = async || two.sql("SELECT to_regclass('t')").await == "t";
@@ -309,7 +311,7 @@ async fn two_tries() {
     let last = ReplicaMethod::Custom(replica(&herd, "last", &own));
     settings.lifecycle.hooks.create_replica = vec![ReplicaMethod::BaseBackup, last];
     let two = herd.open(settings).await;
-    let source = Some(one.settings.node.clone());
+    let source = Source::Leader(one.settings.node.clone());
     let begin = std::time::Instant::now();
     two.done(PgOp::Clone { source: source.clone() }).await;
     assert!(begin.elapsed().as_secs() >= 5, "the second try comes after a pause");
@@ -332,7 +334,7 @@ async fn no_room() {
     let one = herd.primary("n1", &[]).await;
     let settings = herd.settings_in("n2", &Path::new(&small).join("room"));
     let two = herd.open(settings).await;
-    let source = Some(one.settings.node.clone());
+    let source = Source::Leader(one.settings.node.clone());
     two.done(PgOp::Clone { source: source.clone() }).await;
     // There was room for one; there is none for two.
     std::fs::write(two.settings.data_dir.join("ballast"), vec![b'x'; 70 << 20]).unwrap();
@@ -340,7 +342,7 @@ async fn no_room() {
     let parent = two.settings.data_dir.parent().unwrap();
     let aside = std::fs::read_dir(parent).unwrap().flatten();
     assert!(!aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains(".old-")));
-    two.done(PgOp::StartReplica { upstream: source.clone().map(Upstream::Leader) }).await;
+    two.done(PgOp::StartReplica { upstream: source.node().cloned().map(Upstream::Leader) }).await;
     two.done(PgOp::Stop).await;
     // No copy would fit, whatever went: nothing goes.
     one.sql("CREATE TABLE big AS SELECT i, md5(i::text) FROM generate_series(1, 800000) i").await;
@@ -360,10 +362,10 @@ async fn before_promotion_and_stop() {
     let noted = format!("touch {}; exit 1", stopped.display());
     hooks.before_stop = Some(script(&herd, "stop.sh", &noted));
     let two = herd.open(settings.clone()).await;
-    let upstream = Some(one.settings.node.clone());
+    let upstream = one.settings.node.clone();
     one.done(PgOp::EnsureSlots { nodes: vec![two.settings.node.clone()] }).await;
-    two.done(PgOp::Clone { source: upstream.clone() }).await;
-    two.done(PgOp::StartReplica { upstream: upstream.map(Upstream::Leader) }).await;
+    two.done(PgOp::Clone { source: Source::Leader(upstream.clone()) }).await;
+    two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(upstream)) }).await;
     two.arm_for_ever();
     let failed = failure(&two, PgOp::Promote { names: list(&[]) }).await;
     assert_eq!(failed.kind, PgFailureKind::Refused, "{failed:?}");

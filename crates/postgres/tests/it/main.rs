@@ -10,6 +10,7 @@ mod lifecycle;
 mod node;
 mod replication;
 mod slots;
+mod sources;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     disk::add(&mut trials);
     replication::add(&mut trials);
     slots::add(&mut trials);
+    sources::add(&mut trials);
     killing::add(&mut trials);
     lifecycle::add(&mut trials);
     libtest_mimic::run(&args, trials).exit_code()

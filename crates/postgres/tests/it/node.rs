@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pgherd_config::Lifecycle;
 use pgherd_core::postgres::{
-    PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, SyncNames,
+    PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, ReplicaFacts, RunningFacts, Source, SyncNames,
     Upstream,
 };
 use pgherd_core::{NodeName, Term, Time};
@@ -114,7 +114,7 @@ impl Herd {
         let node = self.node(name).await;
         let upstream = source.settings.node.clone();
         source.done(PgOp::EnsureSlots { nodes: vec![node.settings.node.clone()] }).await;
-        node.done(PgOp::Clone { source: Some(upstream.clone()) }).await;
+        node.done(PgOp::Clone { source: Source::Leader(upstream.clone()) }).await;
         node.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(upstream)) }).await;
         node.until_streaming().await;
         node

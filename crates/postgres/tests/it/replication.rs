@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use pgherd_core::Timeline;
 use pgherd_core::postgres::{
-    ControlState, PgFailureKind, PgOp, PgOpResult, PgState, TimelineEnd, Upstream,
+    ControlState, PgFailureKind, PgOp, PgOpResult, PgState, Source, TimelineEnd, Upstream,
 };
 
 use crate::node::{Herd, Node, list};
@@ -220,8 +220,9 @@ async fn clone_keeps_the_old() {
     let server = std::sync::Arc::clone(&two.server);
     let source = one.settings.node.clone();
     one.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 300000)").await;
-    let cloning =
-        tokio::spawn(async move { server.execute(PgOp::Clone { source: Some(source) }).await });
+    let cloning = tokio::spawn(async move {
+        server.execute(PgOp::Clone { source: Source::Leader(source) }).await
+    });
     let copying = async || two.settings.data_dir.with_extension("clone").join("base").exists();
     two.until("copying", copying).await;
     two.done(PgOp::Kill).await;
@@ -229,7 +230,7 @@ async fn clone_keeps_the_old() {
     assert!(two.settings.data_dir.join("precious").exists());
     assert!(matches!(two.state().await, PgState::Stopped(_)));
 
-    two.done(PgOp::Clone { source: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::Clone { source: Source::Leader(one.settings.node.clone()) }).await;
     assert!(!two.settings.data_dir.join("precious").exists());
     let parent = two.settings.data_dir.parent().unwrap();
     let aside = std::fs::read_dir(parent).unwrap().flatten().map(|entry| entry.path());
@@ -246,8 +247,8 @@ async fn unreachable_source() {
     let two = herd.node("n2").await;
     one.done(PgOp::Kill).await;
     for op in [
-        PgOp::Clone { source: Some(one.settings.node.clone()) },
-        PgOp::Clone { source: "nobody".parse().ok() },
+        PgOp::Clone { source: Source::Leader(one.settings.node.clone()) },
+        PgOp::Clone { source: Source::Leader("nobody".parse().unwrap()) },
     ] {
         let result = two.execute(op).await;
         let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use libtest_mimic::Trial;
 use pgherd_core::Lsn;
-use pgherd_core::postgres::{PgOp, Upstream};
+use pgherd_core::postgres::{PgOp, Source, Upstream};
 use pgherd_postgres::{Configuration, Dropping, LogicalSlot, SlotPattern, SlotWishes, Wanted};
 
 use crate::node::{Herd, Node, configuration, list};
@@ -80,7 +80,7 @@ async fn one_life_alone() {
     assert_eq!(two.sql(slot).await, below.cascade_slot(first));
 
     two.done(PgOp::Stop).await;
-    two.done(PgOp::Clone { source: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::Clone { source: Source::Leader(one.settings.node.clone()) }).await;
     let leader = Some(Upstream::Leader(one.settings.node.clone()));
     two.done(PgOp::StartReplica { upstream: leader }).await;
     two.until_streaming().await;
@@ -165,7 +165,7 @@ async fn logical() {
     keep(&one, &wishes).await;
     assert_eq!(there(&one).await, "feed,n1,n2");
     let two = herd.open(settings("n2")).await;
-    two.done(PgOp::Clone { source: Some(one.settings.node.clone()) }).await;
+    two.done(PgOp::Clone { source: Source::Leader(one.settings.node.clone()) }).await;
     two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(one.settings.node.clone())) })
         .await;
     two.until_streaming().await;

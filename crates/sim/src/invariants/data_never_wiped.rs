@@ -17,7 +17,7 @@ const RULE: Rule = Rule {
 pub(crate) fn check(world: &mut World, node: Ix, op: &PgOp) {
     let source = match op {
         PgOp::Init => return check_init(world, node),
-        PgOp::Clone { source } => source.as_ref(),
+        PgOp::Clone { source } => source.node(),
         PgOp::Rewind { source } => Some(source),
         PgOp::StartPrimary { .. }
         | PgOp::StartReplica { .. }
