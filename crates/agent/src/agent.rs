@@ -38,7 +38,7 @@ use crate::restart::{Due, Here, Planned};
 use crate::schedule::Scheduler;
 use crate::slots::Slots;
 use crate::store::{self, StoreLane, StoreReply};
-use crate::{AgentError, clock, trace};
+use crate::{AgentError, clock, start, trace};
 
 /// An orderly stop includes a checkpoint, a hand-over and PostgreSQL's own fast shutdown, each with
 /// its own bound; after this long something is broken, and the guard goes on alone.
@@ -463,7 +463,9 @@ impl Agent {
         let Some(cluster) = &self.cluster else { return };
         if let Some(hooks) = self.hooks.news(cluster) {
             self.callbacks.set(hooks.callbacks.clone());
+            let repair = start::repair(hooks.repair);
             self.postgres.set_hooks(hooks);
+            self.feed(Input::Repair(repair));
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use pgherd_api::Cluster;
 use pgherd_config::{Local, PostgresSettings, Problem, Role, StandbyCluster, effective};
 use pgherd_core::Revision;
-use pgherd_postgres::{Address, Configuration, Remote, Wanted};
+use pgherd_postgres::{Address, Configuration, MemberSlots, Remote, Wanted};
 use serde_json::{Map, Value};
 
 use crate::slots;
@@ -134,6 +134,7 @@ fn configuration(settings: PostgresSettings, synchronous: bool) -> Configuration
         ident: settings.ident,
         recovery: settings.recovery_conf,
         custom_conf: settings.custom_conf,
+        member_slots: if settings.use_slots { MemberSlots::Used } else { MemberSlots::Unused },
     }
 }
 

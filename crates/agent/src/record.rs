@@ -145,6 +145,7 @@ mod tests {
             restores_alone: false,
             founding_policy: Policy::default(),
             may_found: true,
+            repair: pgherd_core::Repair::default(),
             seed: u64::MAX,
             mutant: None,
         };

@@ -53,8 +53,6 @@ impl Slots {
         let mut wishes =
             SlotWishes { dropping, untouched: rules.untouched, ..SlotWishes::default() };
         if !rules.use_slots {
-            // What followers need at once is there all the same, and must not go.
-            wishes.dropping = Dropping::No;
             return Some(wishes);
         }
         let own = me.slot_name();

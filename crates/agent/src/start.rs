@@ -10,9 +10,9 @@ use std::time::Duration;
 use pgherd_api::tls::Trust;
 use pgherd_api::{Encoder, Keys, MemberSelf};
 use pgherd_config::node::CONNECTION_OPTIONS;
-use pgherd_config::tags;
+use pgherd_config::{lifecycle, tags};
 use pgherd_core::disk::DiskFacts;
-use pgherd_core::{Incarnation, Node, NodeConfig, NodeName, Policy};
+use pgherd_core::{Incarnation, Node, NodeConfig, NodeName, Policy, Repair};
 use pgherd_postgres::{Binaries, Server, Wanted};
 use pgherd_store::Client;
 use tokio::net::TcpListener;
@@ -174,7 +174,15 @@ fn founding(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
 
 async fn binaries(settings: &Settings) -> Result<Binaries, AgentError> {
     let bin_dir = settings.bin_dir.clone();
-    let found = tokio::task::spawn_blocking(move || pgherd_postgres::discover(bin_dir.as_deref()));
+    let named = |program: &&'static str| {
+        let name = settings.local.get(&["postgresql", "bin_name", *program])?.scalar()?;
+        Some((*program, name))
+    };
+    let programs = ["initdb", "postgres", "pg_ctl", "pg_basebackup", "pg_rewind", "pg_controldata"];
+    let names = programs.iter().filter_map(named).collect();
+    let found = tokio::task::spawn_blocking(move || {
+        pgherd_postgres::discover_named(bin_dir.as_deref(), &names)
+    });
     Ok(found.await.map_err(|_| AgentError::Interrupted)??)
 }
 
@@ -209,6 +217,7 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, AgentError> {
     Ok(NodeConfig {
         name: settings.name.clone(),
         tags: crate::watch::tags(settings),
+        repair: repair(settings.lifecycle.hooks.repair),
         restores_alone: settings.lifecycle.hooks.restores_without_leader(),
         founding_policy: settings.founding_policy.clone(),
         may_found: settings.may_found,
@@ -296,6 +305,15 @@ fn postgres_settings(
     }
 }
 
+/// What nobody forbids is done: data is repaired, and what a copy replaces is kept beside it.
+pub(crate) fn repair(said: lifecycle::Repair) -> Repair {
+    Repair {
+        rewind: said.rewind.unwrap_or(true),
+        copy_after_failure: said.copy_after_failure.unwrap_or(true),
+        copy_diverged: said.copy_diverged.unwrap_or(true),
+    }
+}
+
 /// With 0 a crashed primary isn't started while others could lead; what is started gets its time.
 fn start_bound(timeout: pgherd_core::Duration) -> Duration {
     let timeout = if timeout.0 == 0 { Policy::default().primary_start_timeout } else { timeout };
@@ -312,7 +330,8 @@ fn connection_options(settings: &Settings, account: &str) -> BTreeMap<&'static s
         let node = settings.local.get(&["postgresql", "authentication", account, key]);
         node.and_then(|node| node.scalar()).map(|value| (*key, value))
     };
-    CONNECTION_OPTIONS.iter().filter_map(option).collect()
+    let service = text(settings, "krbsrvname").map(|name| ("krbsrvname", name));
+    CONNECTION_OPTIONS.iter().filter_map(option).chain(service).collect()
 }
 
 fn wishes(settings: &Settings, major: u32) -> Wishes {

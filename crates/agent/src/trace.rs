@@ -26,6 +26,7 @@ pub(crate) fn input(input: &Input) {
         | Input::Reinitialize
         | Input::MemberChanged
         | Input::Tags(_)
+        | Input::Repair(_)
         | Input::ReinitializeNow
         | Input::Restart => tracing::trace!("< {input:?}"),
     }

@@ -71,12 +71,27 @@ pub struct Hooks {
     pub create_replica: Vec<ReplicaMethod>,
     /// Further arguments of pg_basebackup, such as `--max-rate=100M`.
     pub basebackup: Vec<String>,
+    /// Further arguments of pg_rewind, such as `--no-sync`.
+    pub rewind: Vec<String>,
+    /// What may be done to data that diverged, where somebody says so.
+    pub repair: Repair,
     /// Runs before a promotion; when it fails, the leader key is given up.
     pub pre_promote: Option<Command>,
     /// Runs before a planned stop; only its end is waited for.
     pub before_stop: Option<Command>,
     /// What is told when something has happened.
     pub callbacks: Callbacks,
+}
+
+/// What may be done to data that diverged from the leader's; `None`: nobody says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Repair {
+    /// `use_pg_rewind`.
+    pub rewind: Option<bool>,
+    /// `remove_data_directory_on_rewind_failure`.
+    pub copy_after_failure: Option<bool>,
+    /// `remove_data_directory_on_diverged_timelines`.
+    pub copy_diverged: Option<bool>,
 }
 
 /// One of `create_replica_methods`.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{ClusterView, ForeignTerm, Purpose, Txn};
 use crate::disk::DiskFacts;
 use crate::peer::{PatroniAnswer, PeerLost, PeerMessage};
+use crate::policy::Repair;
 use crate::postgres::{PgFacts, PgOp, PgOpResult};
 use crate::reason::Decision;
 use crate::{Duration, Instance, LeaseId, NodeName, Revision, Tags, Term, Time, Timeline};
@@ -87,6 +88,8 @@ pub enum Input {
     MemberChanged,
     /// The node's tags are others: they count from now on, and the member key is written again.
     Tags(Tags),
+    /// What may be done to diverged data, from now on.
+    Repair(Repair),
     /// [`Input::Reinitialize`], and a copy or repair that runs is given up for it.
     ReinitializeNow,
     /// An operator wants PostgreSQL stopped in order and started where it is.

@@ -30,7 +30,7 @@ mod waits;
 
 pub use input::{Action, Durable, Input, OpId, Promise, RequestId, StoreOutcome, StoreRequest};
 pub use node::{Node, NodeConfig, Restarts, Timer};
-pub use policy::{Policy, SynchronousMode};
+pub use policy::{Policy, Repair, SynchronousMode};
 pub use reason::{Decision, Reason, Situation};
 pub use tags::Tags;
 pub use time::{Duration, Time};

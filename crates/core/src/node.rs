@@ -11,7 +11,7 @@ use crate::input::{Action, Durable, Input, OpId};
 use crate::mutant::Mutant;
 use crate::peer::{PeerBeat, PeerLost};
 use crate::plan::Health;
-use crate::policy::Policy;
+use crate::policy::{Policy, Repair};
 use crate::postgres::PgOp;
 use crate::reason::{Decision, Reason, Situation};
 use crate::state::{
@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// What it is fit for; [`Input::Tags`] changes that.
     pub tags: Tags,
+    /// What may be done to data that diverged; [`Input::Repair`] changes that.
+    pub repair: Repair,
     /// It can make its data from a backup, though nobody leads.
     pub restores_alone: bool,
     /// What a new cluster's `config` key gets when this node founds it.
@@ -300,6 +302,7 @@ impl Node {
                 self.config.tags = tags;
                 self.member_stale = true;
             }
+            Input::Repair(repair) => self.config.repair = repair,
             Input::ReinitializeNow => self.reinitialize_now(),
             Input::Restart => self.ask_restart(),
         }

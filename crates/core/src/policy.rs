@@ -40,6 +40,31 @@ pub struct Policy {
     pub standby: bool,
 }
 
+/// What may be done by itself to data that diverged from the leader's (contract 4.10). A node's own
+/// settings come before the cluster's, so it is no part of [`Policy`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Repair {
+    /// `use_pg_rewind`: what both have is kept, the rest comes from the leader.
+    pub rewind: bool,
+    /// `remove_data_directory_on_rewind_failure`: when that fails, a new copy.
+    pub copy_after_failure: bool,
+    /// `remove_data_directory_on_diverged_timelines`: where pg_rewind may not or can't, a new copy.
+    pub copy_diverged: bool,
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Self { rewind: true, copy_after_failure: true, copy_diverged: true }
+    }
+}
+
+impl Repair {
+    /// What diverged may be replaced, once pg_rewind has had its chance.
+    pub(crate) fn copies(self) -> bool {
+        self.copy_diverged || (self.rewind && self.copy_after_failure)
+    }
+}
+
 /// `synchronous_mode` (contract 3.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -124,6 +124,8 @@ pub enum Reason {
     Diverged,
     /// pg_rewind can't repair this directory; copying the leader anew.
     RewindImpossible,
+    /// This data diverged, and the settings allow neither pg_rewind nor a new copy.
+    MayNotRepair,
     /// An interrupted operation left data that can't be used; copying the leader anew.
     BrokenData,
     /// PostgreSQL stops in order and starts again, because an operator asked.
@@ -351,6 +353,10 @@ impl Reason {
             Self::RestoringBackup => "no data here, and nobody leads; restoring a backup",
             Self::Diverged => "this WAL goes past the branch of the leader's timeline; pg_rewind",
             Self::RewindImpossible => "pg_rewind can't repair this data; copying the leader",
+            Self::MayNotRepair => {
+                "this data diverged from the leader's or lacks WAL, and neither use_pg_rewind nor \
+                 remove_data_directory_on_... lets it be repaired; 'ctl reinit' makes a new copy"
+            }
             Self::BrokenData => "an interrupted operation left unusable data; copying the leader",
             Self::Reinitializing => "a new copy was asked for",
             Self::Leaving => "about to stop; waiting until no commit waits for this node",

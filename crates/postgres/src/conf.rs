@@ -11,7 +11,7 @@ use pgherd_core::{Instance, NodeName};
 
 use crate::settings::{Address, Credentials, Settings};
 use crate::vet::Effective;
-use crate::wanted::Remote;
+use crate::wanted::{MemberSlots, Remote};
 use crate::{CONTROLLED, names};
 
 /// The first lines of every generated file; Patroni's words, which it looks for.
@@ -162,7 +162,11 @@ fn recovery(
         all.insert(format!("recovery_target{name}"), String::new());
     }
     all.insert("primary_conninfo".to_owned(), shape.conninfo(settings));
-    all.insert("primary_slot_name".to_owned(), shape.slot(settings));
+    let slot = match (conf.member_slots, follows) {
+        (MemberSlots::Unused, Follows::Server(Upstream::Leader(_), _)) => String::new(),
+        (MemberSlots::Used | MemberSlots::Unused, _) => shape.slot(settings),
+    };
+    all.insert("primary_slot_name".to_owned(), slot);
     all
 }
 

@@ -1,12 +1,15 @@
 //! Finding PostgreSQL's programs, 13 to 18.
 //! Leaves running them to `tool` and the guard.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The programs that must be there.
 const NEEDED: [&str; 6] =
     ["initdb", "postgres", "pg_ctl", "pg_basebackup", "pg_rewind", "pg_controldata"];
+/// Other names of programs, by the usual one.
+pub type Names = BTreeMap<&'static str, String>;
 /// The major versions that are supported.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
 
@@ -21,13 +24,15 @@ pub struct Binaries {
     pub version: String,
     /// `psql` is there too; only people need it.
     pub psql: bool,
+    /// Programs that have another name (`bin_name`).
+    pub names: BTreeMap<&'static str, String>,
 }
 
 impl Binaries {
     /// The path of one program.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.dir.join(self.names.get(name).map_or(name, String::as_str))
     }
 }
 
@@ -75,13 +80,23 @@ pub enum DiscoverError {
 /// # Errors
 /// [`DiscoverError`], which says what to install.
 pub fn discover(pg_bin: Option<&Path>) -> Result<Binaries, DiscoverError> {
+    discover_named(pg_bin, &Names::new())
+}
+
+/// The same, where some programs have other names.
+///
+/// # Errors
+/// [`DiscoverError`] as well.
+pub fn discover_named(pg_bin: Option<&Path>, names: &Names) -> Result<Binaries, DiscoverError> {
+    let name = |program| names.get(program).map_or(program, String::as_str);
+    let check = |dir: &Path| check(dir, names);
     if let Some(dir) = pg_bin {
         return check(dir);
     }
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     for major in MAJORS {
         for dir in [format!("/usr/lib/postgresql/{major}/bin"), format!("/usr/pgsql-{major}/bin")] {
-            if Path::new(&dir).join("postgres").exists() {
+            if Path::new(&dir).join(name("postgres")).exists() {
                 found.push((major, dir.into()));
             }
         }
@@ -95,10 +110,10 @@ pub fn discover(pg_bin: Option<&Path>) -> Result<Binaries, DiscoverError> {
         }
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).find(|dir| dir.join("postgres").exists());
+    let on_path = std::env::split_paths(&path).find(|dir| dir.join(name("postgres")).exists());
     match (on_path, first_error) {
         // Debian's wrappers in /usr/bin are links into the real directory.
-        (Some(dir), _) => check(&resolved(&dir)),
+        (Some(dir), _) => check(&resolved(&dir, name("postgres"))),
         (None, Some(error)) => Err(error),
         (None, None) => {
             let looked = ["/usr/lib/postgresql/13..18/bin", "/usr/pgsql-13..18/bin", "PATH"];
@@ -107,17 +122,18 @@ pub fn discover(pg_bin: Option<&Path>) -> Result<Binaries, DiscoverError> {
     }
 }
 
-fn resolved(dir: &Path) -> PathBuf {
-    let real = std::fs::canonicalize(dir.join("postgres")).ok();
+fn resolved(dir: &Path, postgres: &str) -> PathBuf {
+    let real = std::fs::canonicalize(dir.join(postgres)).ok();
     real.and_then(|real| real.parent().map(Path::to_owned)).unwrap_or_else(|| dir.to_owned())
 }
 
-fn check(dir: &Path) -> Result<Binaries, DiscoverError> {
-    let missing: Vec<_> = NEEDED.into_iter().filter(|name| !dir.join(name).exists()).collect();
+fn check(dir: &Path, names: &Names) -> Result<Binaries, DiscoverError> {
+    let name = |program| names.get(program).map_or(program, String::as_str);
+    let missing: Vec<_> = NEEDED.into_iter().filter(|it| !dir.join(name(it)).exists()).collect();
     if !missing.is_empty() {
         return Err(DiscoverError::Incomplete { dir: dir.to_owned(), missing });
     }
-    let program = dir.join("postgres");
+    let program = dir.join(name("postgres"));
     let said = match Command::new(&program).arg("--version").output() {
         Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         Err(error) => error.to_string(),
@@ -127,7 +143,7 @@ fn check(dir: &Path) -> Result<Binaries, DiscoverError> {
     match version[..digits].parse() {
         Ok(major) if MAJORS.contains(&major) => {
             let psql = dir.join("psql").exists();
-            Ok(Binaries { dir: dir.to_owned(), major, version, psql })
+            Ok(Binaries { dir: dir.to_owned(), major, version, psql, names: names.clone() })
         }
         _ => Err(DiscoverError::Version { program, found: said }),
     }

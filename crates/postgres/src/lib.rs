@@ -30,7 +30,7 @@ mod wanted;
 mod watch;
 
 pub use control::{ControlError, ControlFile, read_control};
-pub use discover::{Binaries, DiscoverError, discover};
+pub use discover::{Binaries, DiscoverError, Names, discover, discover_named};
 pub use disk::DiskProbe;
 pub use durable::{read_durable, remove_durable, write_durable};
 pub use error::PgError;
@@ -42,7 +42,7 @@ pub use script::run_command;
 pub use server::{Found, Progress, Server};
 pub use settings::{Address, Credentials, Peers, Secret, Settings, account};
 pub use slots::{Dropping, LogicalSlot, SlotPattern, SlotSeen, SlotWishes};
-pub use wanted::{COMMAND_LINE, Configuration, Remote, Wanted};
+pub use wanted::{COMMAND_LINE, Configuration, MemberSlots, Remote, Wanted};
 pub use watch::{Driver, WatchPlan, Watchdog};
 
 /// Parameters that pgherd sets itself; the user's values for them are ignored.

@@ -12,7 +12,7 @@ use crate::conf::{Role, value_in};
 use crate::facts::blocking;
 use crate::settings::Settings;
 use crate::tool::Tool;
-use crate::wanted::{COMMAND_LINE, Configuration, Wanted};
+use crate::wanted::{COMMAND_LINE, Configuration, MemberSlots, Wanted};
 use crate::{PgError, conf, files};
 
 /// They change what the trial says of the others: tried alone.
@@ -38,6 +38,8 @@ pub(crate) struct Effective {
     pub(crate) ident: Option<Vec<String>>,
     /// See [`Configuration::custom_conf`].
     pub(crate) custom_conf: Option<PathBuf>,
+    /// See [`Configuration::member_slots`].
+    pub(crate) member_slots: MemberSlots,
 }
 
 /// The configurations in use, for both roles.
@@ -95,6 +97,7 @@ impl Effective {
             hba: wanted.hba.clone(),
             ident: wanted.ident.clone(),
             custom_conf: wanted.custom_conf.clone(),
+            member_slots: wanted.member_slots,
         }
     }
 }

@@ -60,6 +60,18 @@ pub struct Configuration {
     pub recovery: BTreeMap<String, String>,
     /// Included instead of `postgresql.base.conf`; relative to the configuration's directory.
     pub custom_conf: Option<PathBuf>,
+    /// Whether members stream through slots of their own (`use_slots`).
+    pub member_slots: MemberSlots,
+}
+
+/// `use_slots`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MemberSlots {
+    /// Each member has one wherever it may stream from.
+    #[default]
+    Used,
+    /// Nobody has one: what a member that is away needs, only `wal_keep_size` or the archive keeps.
+    Unused,
 }
 
 /// Parameters that travel on the command line, with Patroni's defaults (contract 3.6): nothing in a

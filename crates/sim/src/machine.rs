@@ -152,6 +152,7 @@ impl World {
         let config = NodeConfig {
             name: self.names[node].clone(),
             tags: self.options.tags[node].clone(),
+            repair: self.options.repair,
             restores_alone: false,
             founding_policy: self.options.policy.clone(),
             may_found: true,

@@ -63,6 +63,7 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::Reinitialize => "reinitialize".to_owned(),
         Input::MemberChanged => "member changed".to_owned(),
         Input::Tags(tags) => format!("{tags:?}"),
+        Input::Repair(repair) => format!("{repair:?}"),
         Input::ReinitializeNow => "reinitialize now".to_owned(),
         Input::Restart => "restart".to_owned(),
     })

@@ -2,7 +2,7 @@
 //! cluster is whole again.
 
 use pgherd_core::mutant::Mutant;
-use pgherd_core::{Duration, Policy, SynchronousMode, Tags};
+use pgherd_core::{Duration, Policy, Repair, SynchronousMode, Tags};
 
 use crate::clock::Micros;
 use crate::event::Ix;
@@ -92,6 +92,7 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
         policy,
         mutant: wanted.mutant,
         tags,
+        repair: Repair::default(),
         patroni: patroni(&mut rng, nodes, wanted),
         clients: true,
         plain_clocks: false,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use pgherd_core::mutant::Mutant;
-use pgherd_core::{Duration, Input, NodeName, Policy, SynchronousMode, Tags, Time};
+use pgherd_core::{Duration, Input, NodeName, Policy, Repair, SynchronousMode, Tags, Time};
 
 use crate::client::{Client, Router};
 use crate::clock::{Clock, Micros};
@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) mutant: Option<Mutant>,
     /// What each node is fit for.
     pub(crate) tags: [Tags; MAX_NODES],
+    /// What may be done to diverged data.
+    pub(crate) repair: Repair,
     /// Nodes whose agent is Patroni, one bit each.
     pub(crate) patroni: u32,
     /// Clients write by themselves.

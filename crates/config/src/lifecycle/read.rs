@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     Bootstrap, Callbacks, Command, CustomBootstrap, CustomReplica, FirstData, Hooks, Method,
-    ReplicaMethod,
+    Repair, ReplicaMethod,
 };
 use crate::origin::Origin;
 use crate::parse;
@@ -31,6 +31,18 @@ const NOT_BASEBACKUP: [&str; 11] = [
     "port",
     "username",
     "password",
+];
+/// pg_rewind's.
+const NOT_REWIND: [&str; 9] = [
+    "target-pgdata",
+    "source-pgdata",
+    "source-server",
+    "write-recovery-conf",
+    "dry-run",
+    "config-file",
+    "no-ensure-shutdown",
+    "version",
+    "help",
 ];
 /// Keys of a method that are no arguments.
 const METHOD_KEYS: [&str; 6] = [
@@ -93,6 +105,14 @@ pub fn hooks(section: &Section<'_>) -> Hooks {
     Hooks {
         create_replica: create_replica.collect(),
         basebackup,
+        rewind: options(section, "rewind", &NOT_REWIND),
+        repair: Repair {
+            rewind: section.optional("use_pg_rewind", parse::boolean),
+            copy_after_failure: section
+                .optional("remove_data_directory_on_rewind_failure", parse::boolean),
+            copy_diverged: section
+                .optional("remove_data_directory_on_diverged_timelines", parse::boolean),
+        },
         pre_promote: section.optional("pre_promote", Command::parse),
         before_stop: section.optional("before_stop", Command::parse),
         callbacks: callbacks(&section.section("callbacks")),

@@ -52,7 +52,7 @@ pub(super) const KEYS: &[Key] = &[
         "0",
         "How long others wait before they race with the former primary.",
     )
-    .unused(NOT_YET),
+    .unused("who hears the leader or gets WAL from it doesn't race anyway"),
     dynamic(
         "synchronous_mode",
         SyncMode,

@@ -4,8 +4,6 @@ use super::Kind::{Any, Free, HostPort, List, Options, Path, PgListen, Secret, Se
 use super::Kind::{Switch, Text};
 use super::{Key, both, dynamic, local};
 
-const NOT_YET: &str = "pgherd reads this key of Patroni's but has no use for it yet";
-
 /// One account: its section, and libpq's words for how it logs in.
 macro_rules! account {
     ($name:literal, $about:literal, $user:literal) => {
@@ -109,16 +107,13 @@ const OTHERS: [Key; 56] = [
     both("postgresql.bin_dir", Path, "", "Where PostgreSQL's programs are; searched when absent.")
         .fixed(),
     both("postgresql.bin_name", Section, "", "Other names of PostgreSQL's programs."),
-    both("postgresql.bin_name.pg_ctl", Text, "pg_ctl", "The program's name.").unused(NOT_YET),
-    both("postgresql.bin_name.initdb", Text, "initdb", "The program's name.").unused(NOT_YET),
-    both("postgresql.bin_name.pg_controldata", Text, "pg_controldata", "The program's name.")
-        .unused(NOT_YET),
-    both("postgresql.bin_name.pg_basebackup", Text, "pg_basebackup", "The program's name.")
-        .unused(NOT_YET),
-    both("postgresql.bin_name.postgres", Text, "postgres", "The program's name.").unused(NOT_YET),
-    both("postgresql.bin_name.pg_isready", Text, "pg_isready", "The program's name.")
-        .unused(NOT_YET),
-    both("postgresql.bin_name.pg_rewind", Text, "pg_rewind", "The program's name.").unused(NOT_YET),
+    both("postgresql.bin_name.pg_ctl", Text, "pg_ctl", "The program's name.").fixed(),
+    both("postgresql.bin_name.initdb", Text, "initdb", "The program's name.").fixed(),
+    both("postgresql.bin_name.pg_controldata", Text, "pg_controldata", "The program's name.").fixed(),
+    both("postgresql.bin_name.pg_basebackup", Text, "pg_basebackup", "The program's name.").fixed(),
+    both("postgresql.bin_name.postgres", Text, "postgres", "The program's name.").fixed(),
+    both("postgresql.bin_name.pg_isready", Text, "pg_isready", "The program's name.").unused("pgherd asks PostgreSQL itself"),
+    both("postgresql.bin_name.pg_rewind", Text, "pg_rewind", "The program's name.").fixed(),
     both(
         "postgresql.database",
         Text,
@@ -205,29 +200,26 @@ const OTHERS: [Key; 56] = [
         "60",
         "How long starting, stopping and promoting may take.",
     )
-    .unused(NOT_YET),
+    .unused("primary_start_timeout bounds a start and a promotion; a stop that takes over 30 s is a kill"),
     both(
         "postgresql.use_pg_rewind",
         Switch,
-        "off",
-        "A former primary is rewound rather than copied anew.",
-    )
-    .unused("pgherd rewinds whenever it can"),
-    both("postgresql.rewind", Options, "", "Options of pg_rewind.").unused(NOT_YET),
+        "on",
+        "Diverged data is rewound rather than copied anew. Patroni's default is off.",
+    ),
+    both("postgresql.rewind", Options, "", "Options of pg_rewind."),
     both(
         "postgresql.remove_data_directory_on_rewind_failure",
         Switch,
-        "off",
-        "When rewinding fails, copy anew.",
-    )
-    .unused(NOT_YET),
+        "on",
+        "When rewinding fails, copy anew; the old data is kept beside it. Patroni's default is off.",
+    ),
     both(
         "postgresql.remove_data_directory_on_diverged_timelines",
         Switch,
-        "off",
-        "When timelines diverged, copy anew.",
-    )
-    .unused(NOT_YET),
+        "on",
+        "When timelines diverged and nothing is rewound, copy anew; the old data is kept. Patroni's default is off.",
+    ),
     both(
         "postgresql.pre_promote",
         Text,
@@ -235,14 +227,15 @@ const OTHERS: [Key; 56] = [
         "A command before promoting; when it fails, nothing is promoted.",
     ),
     both("postgresql.before_stop", Text, "", "A command before PostgreSQL is stopped."),
-    both("postgresql.krbsrvname", Text, "", "Kerberos' service name.").unused(NOT_YET),
+    both("postgresql.krbsrvname", Text, "", "Kerberos' service name, for streaming, pg_basebackup and pg_rewind.")
+        .fixed(),
     both(
         "postgresql.config_base_name",
         Text,
         "postgresql",
         "The name of the configuration file without .conf.",
     )
-    .unused(NOT_YET),
+    .unused("the file is postgresql.conf; custom_conf includes another one"),
     dynamic("postgresql.use_slots", Switch, "on", "Members have replication slots."),
     both("postgresql.pg_rewind", Any, "", "Patroni's old word for authentication.rewind.")
         .unused("write postgresql.authentication.rewind"),

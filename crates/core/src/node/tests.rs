@@ -101,6 +101,7 @@ impl Bench {
         let config = NodeConfig {
             name: name("n2"),
             tags: Tags::default(),
+            repair: Repair::default(),
             restores_alone: false,
             founding_policy: Policy::default(),
             may_found: true,

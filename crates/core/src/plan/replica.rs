@@ -195,8 +195,8 @@ impl Node {
 
     fn repair(&mut self, leader: NodeName, what: BrokenData) -> Reason {
         match what {
-            BrokenData::RewindInterrupted if !self.backoff.rewind_impossible => self.rewind(leader),
-            BrokenData::RewindInterrupted => self.copy(leader, Reason::RewindImpossible),
+            BrokenData::RewindInterrupted if self.may_rewind() => self.rewind(leader),
+            BrokenData::RewindInterrupted => self.replace(leader),
             BrokenData::InitInterrupted | BrokenData::ControlFile => {
                 self.copy(leader, Reason::BrokenData)
             }
@@ -210,8 +210,8 @@ impl Node {
         self.diverged = true;
         self.backoff.repaired = false;
         // pg_rewind wants a primary.
-        if self.backoff.rewind_impossible || self.policy().standby {
-            return self.copy_anew(leader, Reason::RewindImpossible);
+        if !self.may_rewind() || self.policy().standby {
+            return self.replace(leader);
         }
         if self.running().is_some() {
             self.start_op(PgOp::Stop);
@@ -221,11 +221,27 @@ impl Node {
         Reason::Diverged
     }
 
+    fn may_rewind(&self) -> bool {
+        self.config.repair.rewind && !self.backoff.rewind_impossible
+    }
+
+    /// Data that diverged, and isn't rewound: a new copy takes its place, where the settings say so.
+    fn replace(&mut self, leader: NodeName) -> Reason {
+        if !self.config.repair.copies() {
+            // Nothing of another history is to come on top.
+            if self.replica().is_some_and(|replica| replica.upstream.is_some()) {
+                self.start_op(PgOp::Follow { upstream: None });
+            }
+            return Reason::MayNotRepair;
+        }
+        self.copy_anew(leader, Reason::RewindImpossible)
+    }
+
     // === following ===
 
     fn start_following(&mut self, leader: NodeName, control: &ControlFacts) -> Reason {
         let Some(beat) = self.ready_beat() else { return Reason::WaitingForLeader };
-        if self.backoff.start_failures >= 3 {
+        if self.backoff.start_failures >= 3 && self.config.repair.copies() {
             return self.copy(leader, Reason::BrokenData);
         }
         let lineage = if self.foreign_term() {
@@ -248,7 +264,7 @@ impl Node {
                 Reason::StartingReplica
             }
             Lineage::Diverged => self.rewind(leader),
-            Lineage::SameNumber => self.copy_anew(leader, Reason::RewindImpossible),
+            Lineage::SameNumber => self.replace(leader),
             Lineage::Unknown => Reason::WaitingForLeader,
         }
     }
@@ -274,7 +290,7 @@ impl Node {
         }
         let end = replica.received.max(replica.replayed);
         if self.foreign_term() && self.believed(Lineage::SameNumber) != Lineage::Same {
-            return self.copy_anew(leader, Reason::RewindImpossible);
+            return self.replace(leader);
         }
         let waited = self.waits_in_vain(&leader);
         if self.backoff.repaired && !waited && pointed {
@@ -283,7 +299,7 @@ impl Node {
         match self.believed(self.compared(timeline, end, &beat)) {
             Lineage::Same => {}
             Lineage::Diverged => return self.rewind(leader),
-            Lineage::SameNumber => return self.copy_anew(leader, Reason::RewindImpossible),
+            Lineage::SameNumber => return self.replace(leader),
             Lineage::Unknown => return Reason::WaitingForLeader,
         }
         if !pointed {
@@ -305,7 +321,7 @@ impl Node {
             // The leader is ready and the lineage looks right, yet nothing comes: WAL that this
             // node needs is gone, or the numbers deceive.
             if self.backoff.rewind_impossible {
-                return self.copy_anew(leader, Reason::RewindImpossible);
+                return self.replace(leader);
             }
             if beat.timeline == Some(timeline) {
                 self.backoff.rewind_impossible = true;

@@ -2,6 +2,7 @@
 //! Leaves when to do which to the core.
 
 mod apply;
+mod archive;
 mod clone;
 pub(crate) mod diverged;
 mod follow;

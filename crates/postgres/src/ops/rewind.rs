@@ -31,6 +31,7 @@ impl Core {
         if !self.settings.rewinding_mark().exists() {
             self.keep_diverged(&sql).await;
         }
+        self.archive_pending().await;
         let core = Arc::clone(self);
         let again = blocking(move || core.begin_rewind(&core.settings)).await??;
 
@@ -42,7 +43,8 @@ impl Core {
             .arg("-D")
             .arg(&settings.data_dir)
             .arg("--source-server")
-            .arg(format!("{source} dbname=postgres application_name=pgherd_rewind"));
+            .arg(format!("{source} dbname=postgres application_name=pgherd_rewind"))
+            .args(&self.hooks().rewind);
         let output = tool.run(|_| ()).await?;
         let untouched = !again && !output.success && !output.said(BEGINS);
         let success = output.success;

@@ -9,10 +9,14 @@ use pgherd_core::NodeName;
 use crate::PgError;
 use crate::server::Core;
 use crate::slots::{create_physical, drop_slot, seen};
+use crate::wanted::MemberSlots;
 
 impl Core {
     pub(super) async fn ensure_slots(self: &Arc<Self>, nodes: &[NodeName]) -> Result<(), PgError> {
         self.running()?;
+        if self.confs().primary.member_slots == MemberSlots::Unused {
+            return Ok(());
+        }
         // One at a time with the keeping of slots.
         let _turn = self.slots.lock().await;
         let sql = self.sql().await?;

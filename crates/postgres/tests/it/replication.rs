@@ -10,13 +10,16 @@ use pgherd_core::postgres::{
 
 use crate::node::{Herd, Node, list};
 use crate::trial;
+use pgherd_postgres::MemberSlots;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "clone_stream_and_sync_commit", clone_stream_and_sync_commit);
     trial(trials, "promote_then_rewind_the_old_one", promote_then_rewind);
+    trial(trials, "wal_is_archived_before_it_is_rewound", archived_before_rewind);
     trial(trials, "planned_handover_needs_no_rewind", planned_handover);
     trial(trials, "a_pledge_stops_the_receiver_though_replay_is_paused", pledge);
     trial(trials, "follow_another", follow_another);
+    trial(trials, "without_slots_for_members", without_slots);
     trial(trials, "clone_keeps_the_old_directory", clone_keeps_the_old);
     trial(trials, "unreachable_source", unreachable_source);
     trial(trials, "a_start_that_needs_removed_wal_ends", removed_wal);
@@ -117,6 +120,74 @@ fn kept_aside(one: &Node, branch: &TimelineEnd) {
         .unwrap();
     let text = String::from_utf8_lossy(&dump.stdout);
     assert_eq!(text.matches("desc: COMMIT").count(), 1, "{text}");
+}
+
+/// What the old primary had not archived yet is in the archive before pg_rewind takes it away; the
+/// user's options reach pg_rewind.
+async fn archived_before_rewind() {
+    let herd = Herd::new();
+    let (archive, gate) = (herd.path("archive"), herd.path("gate"));
+    std::fs::create_dir(&archive).unwrap();
+    let command = format!("test -e {} && cp %p {}/%f", gate.display(), archive.display());
+    let mut settings = herd.settings("n1");
+    let parameters = &mut settings.wanted.primary.parameters;
+    parameters.insert("archive_mode".into(), "on".into());
+    parameters.insert("archive_command".into(), command);
+    settings.wanted.standby = settings.wanted.primary.clone();
+    settings.lifecycle.hooks.rewind = vec!["--no-such-option".into()];
+    let one = herd.open(settings.clone()).await;
+    one.done(PgOp::Init).await;
+    one.arm_for_ever();
+    one.done(PgOp::StartPrimary { names: list(&[]) }).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let two = herd.replica("n2", &one).await;
+    two.until("replayed", async || two.sql("SELECT to_regclass('t')").await == "t").await;
+    diverge(&one, &two).await;
+    let segment = one.sql("SELECT pg_walfile_name(pg_switch_wal())").await;
+    one.until("ready", async || {
+        let mark = format!("pg_wal/archive_status/{segment}.ready");
+        settings.data_dir.join(mark).exists()
+    })
+    .await;
+    one.done(PgOp::Kill).await;
+    assert!(!archive.join(&segment).exists());
+    std::fs::write(&gate, "").unwrap();
+
+    let rewind = PgOp::Rewind { source: two.settings.node.clone() };
+    let outcome = one.execute(rewind.clone()).await;
+    assert!(matches!(outcome, PgOpResult::Failed(_)), "the option reached nobody");
+    assert!(archive.join(&segment).exists(), "{segment} is in no archive");
+    let mut hooks = settings.lifecycle.hooks.clone();
+    hooks.rewind = vec!["--no-sync".into()];
+    one.server.set_hooks(hooks);
+    one.done(rewind).await;
+}
+
+/// `use_slots: false`, while it runs: nobody has a slot, and streaming goes on; and back again.
+async fn without_slots() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let two = herd.replica("n2", &one).await;
+    let slots = async || one.sql("SELECT count(*) FROM pg_replication_slots WHERE active").await;
+    assert_eq!(slots().await, "1");
+    let mut wanted = one.settings.wanted.clone();
+    for configuration in [&mut wanted.primary, &mut wanted.standby] {
+        configuration.member_slots = MemberSlots::Unused;
+    }
+    for node in [&one, &two] {
+        node.server.want(wanted.clone());
+        assert_eq!(node.server.bring().await.unwrap(), [""; 0]);
+    }
+    two.until("no slot in use", async || slots().await == "0").await;
+    two.until_streaming().await;
+    assert_eq!(two.sql("SHOW primary_slot_name").await, "");
+    one.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
+    one.done(PgOp::EnsureSlots { nodes: vec![two.settings.node.clone()] }).await;
+    assert_eq!(one.sql("SELECT count(*) FROM pg_replication_slots").await, "0");
+    two.done(PgOp::Stop).await;
+    two.done(PgOp::StartReplica { upstream: Some(Upstream::Leader(one.settings.node.clone())) })
+        .await;
+    two.until_streaming().await;
 }
 
 async fn planned_handover() {

@@ -1,7 +1,7 @@
 //! The verbs of scenarios. A verb acts on the world or expects something of it; what the world
 //! tells meanwhile is its output.
 
-use pgherd_core::{Duration, Input, NodeName, Policy, SynchronousMode, Tags};
+use pgherd_core::{Duration, Input, NodeName, Policy, Repair, SynchronousMode, Tags};
 
 use crate::clock::Micros;
 use crate::disk::Disk;
@@ -13,7 +13,7 @@ use crate::world::{Options, World, seconds};
 
 /// The verbs, for who writes a scenario.
 pub(crate) const VERBS: &str = "\
-cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [patroni nX] [tag nX TAG[=VALUE]]\n  [synclag BYTES] [check_timeline] [start_timeout 0s] [stop_timeout 1s] [seed S]
+cluster N async|priority|quorum [strict] [ttl 5s] [count K] [lag BYTES] [patroni nX] [tag nX TAG[=VALUE]]\n  [synclag BYTES] [check_timeline] [start_timeout 0s] [stop_timeout 1s] [seed S]\n  [rewind on|off] [copies on|off]
 tag nX TAG[=VALUE]
 run 2s [quietly] | write [BYTES]
 kill NODES postmaster|tree|agent|both | start NODES | stop NODES
@@ -363,6 +363,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
     let mut policy = Policy::default();
     let mut seed = 1;
     let mut patroni = 0;
+    let mut repair = Repair::default();
     let mut tags: [Tags; MAX_NODES] = std::array::from_fn(|_| Tags::default());
     let mut rest = words.iter();
     let count = rest.next().and_then(|n| n.parse().ok()).filter(|n| (1..=5).contains(n));
@@ -379,6 +380,11 @@ fn cluster(words: &[&str]) -> Result<World, String> {
             "lag" => policy.maximum_lag_on_failover = number(value()?)?,
             "patroni" => {
                 patroni |= 1 << one_node(value()?)?;
+            }
+            "rewind" => repair.rewind = value()? == "on",
+            "copies" => {
+                let on = value()? == "on";
+                (repair.copy_after_failure, repair.copy_diverged) = (on, on);
             }
             "failsafe" => policy.failsafe_mode = value()? == "on",
             "seed" => seed = number(value()?)?,
@@ -399,6 +405,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
         policy,
         mutant: None,
         tags,
+        repair,
         patroni,
         clients: true,
         plain_clocks: true,
