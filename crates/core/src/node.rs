@@ -84,6 +84,10 @@ pub struct Node {
     pub(crate) facts_from: Time,
     pub(crate) wal_advanced: Option<(Lsn, Time)>,
     pub(crate) stream_lost: Option<Time>,
+    /// Since when it streams without a break.
+    pub(crate) streams_since: Option<Time>,
+    /// Since when nothing has come by streaming: one that breaks off again at once is none.
+    pub(crate) fruitless: Option<Time>,
     /// Commits of this primary that wait for replicas.
     pub(crate) waits: Waits,
     pub(crate) lease: Lease,
@@ -217,6 +221,8 @@ impl Node {
             facts_from: Time::default(),
             wal_advanced: None,
             stream_lost: None,
+            streams_since: None,
+            fruitless: None,
             waits: Waits::default(),
             lease: Lease::None,
             reign: None,

@@ -9,7 +9,10 @@ use crate::input::OpId;
 use crate::peer::PeerMessage;
 use crate::postgres::{PgFacts, PgOp, PgOpResult, PgRole, PgState, RunningFacts};
 use crate::state::{Asked, Peer, Pg, RequestKind, Silence};
-use crate::{Lsn, NodeName, Revision, Time};
+use crate::{Duration, Lsn, NodeName, Revision, Time};
+
+/// Who streams for this long without a break, though nothing is written, streams.
+const STEADY: Duration = Duration::secs(2);
 
 impl Node {
     pub(super) fn advance(&mut self, now: Time) {
@@ -19,6 +22,7 @@ impl Node {
                 peer.heard += gap;
             }
             self.stream_lost = self.stream_lost.map(|at| at + gap);
+            self.fruitless = self.fruitless.map(|at| at + gap);
             self.health.stood_still(gap);
         }
         self.now = self.now.max(now);
@@ -81,14 +85,15 @@ impl Node {
             if self.wal_advanced.is_none() || replica.received > before {
                 self.wal_advanced = Some((replica.received, facts.at));
             }
-            self.stream_lost =
-                if replica.streaming { None } else { self.stream_lost.or(Some(self.now)) };
+            self.note_stream(replica.streaming, replica.received > before);
             if replica.streaming {
                 self.backoff.repaired = false;
             }
         } else {
             self.wal_advanced = None;
             self.stream_lost = None;
+            self.streams_since = None;
+            self.fruitless = None;
         }
         self.health.on_facts(&facts, self.now);
         match &facts.state {
@@ -120,6 +125,22 @@ impl Node {
         }
         self.pg = Pg::Facts(facts);
         self.learn_wal_term();
+    }
+
+    /// A receiver whose WAL is no longer there streams for a moment each time, and gets nothing.
+    fn note_stream(&mut self, streaming: bool, advanced: bool) {
+        let now = self.now;
+        if streaming {
+            self.stream_lost = None;
+            self.streams_since.get_or_insert(now);
+        } else {
+            self.stream_lost.get_or_insert(now);
+            self.streams_since = None;
+            self.fruitless.get_or_insert(now);
+        }
+        if advanced || self.streams_since.is_some_and(|since| self.passed(since, STEADY)) {
+            self.fruitless = None;
+        }
     }
 
     pub(super) fn on_exited(&mut self) {

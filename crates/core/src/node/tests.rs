@@ -419,6 +419,33 @@ fn an_agent_that_restarts_changes_no_list() {
     assert!(bench.node.serving());
 }
 
+/// The leader has removed what this node needs: its receiver begins to stream and ends, again and again.
+#[test]
+fn a_stream_that_breaks_off_at_once_is_none() {
+    let mut bench = Bench::replica_n2();
+    bench.persist_all();
+    let mut copies = false;
+    for tick in 0..400 {
+        bench.later(100);
+        let beat = Beat { seq: tick + 5, ..beat() };
+        let revision = 40 + tick;
+        let news = ClusterView { revision: Revision(revision), beat: at(revision, beat), ..view() };
+        bench.feed(Input::View(Arc::new(news)));
+        bench.feed(replica(bench.now, Some("n1"), tick % 3 == 0));
+        bench.answer_all(|_| StoreOutcome::Alive);
+        bench.persist_all();
+        if let Some((_, op)) = bench.take_operation() {
+            assert_eq!(op, PgOp::Stop);
+            assert!(tick > 290, "not before half a minute");
+            copies = true;
+            break;
+        }
+        bench.take();
+    }
+    assert!(copies, "it waits for ever");
+    assert_eq!(bench.node.decision().reason, Reason::RewindImpossible);
+}
+
 /// Rewound data takes no connection before it has WAL that only a leader has.
 #[test]
 fn a_start_for_nobody_gives_way_to_a_leader() {

@@ -58,7 +58,7 @@ impl Node {
             )
             | None => None,
         };
-        if now.is_some() && self.stream_lost.is_some_and(|at| self.passed(at, IN_VAIN)) {
+        if now.is_some() && self.fruitless.is_some_and(|at| self.passed(at, IN_VAIN)) {
             self.member_avoided = self.now + AVOID;
         }
         // A start that failed may lack WAL that only the leader has.

@@ -365,7 +365,7 @@ impl Node {
             self.followed = Some((term, self.now));
         }
         let ready = self.followed.is_some_and(|(_, since)| self.passed(since, NOT_STREAMING));
-        ready && self.stream_lost.is_some_and(|since| self.passed(since, NOT_STREAMING))
+        ready && self.fruitless.is_some_and(|since| self.passed(since, NOT_STREAMING))
     }
 
     /// A directory that was a primary's: only after an orderly stop is its end known without
