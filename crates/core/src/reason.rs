@@ -342,7 +342,7 @@ impl Reason {
                 "standby leader, streaming from the cluster that this one follows"
             }
             Self::WaitingForRemote => {
-                "standby leader; nothing comes from the cluster that this one follows (standby_cluster)"
+                "standby leader; doesn't stream from the cluster that this one follows (standby_cluster)"
             }
             Self::CopyingRemote => "no data here; copying the cluster that this one follows",
             Self::EndsPrimary => {
