@@ -72,8 +72,12 @@ impl Fault {
             Self::Pause => stack.docker.docker(&["unpause", &container]),
             Self::Disconnect => {
                 let network = Stack::network();
-                let words = ["network", "connect", "--ip", address, "--alias", service];
-                stack.docker.docker(&[&words[..], &[network.as_str(), container.as_str()]].concat())
+                let mut words = vec!["network", "connect", "--alias", service];
+                if !address.is_empty() {
+                    words.extend(["--ip", address]);
+                }
+                words.extend([network.as_str(), container.as_str()]);
+                stack.docker.docker(&words)
             }
         };
     }
@@ -108,7 +112,10 @@ fn next() -> i64 {
 
 fn hit(stack: &Stack, victim: Victim, fault: Fault) {
     let service = service(stack, victim);
-    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    // Who has none of the compose file's gets what Docker chooses: a chosen one that is asked for by
+    // name may be somebody else's when all start again.
+    let format =
+        "{{range .NetworkSettings.Networks}}{{with .IPAMConfig}}{{.IPv4Address}}{{end}}{{end}}";
     let address = stack.docker.docker(&["inspect", "-f", format, &Stack::container(&service)]);
     let writer = Writer::start(write_port(), next());
     std::thread::sleep(Duration::from_millis(500));
