@@ -23,6 +23,9 @@ impl Node {
             // that nobody takes more of the former for some of the latter.
             let was = self.reign.as_ref().is_some_and(|reign| reign.standby);
             return was.then(|| {
+                if self.policy().pause {
+                    return (Situation::Leader, Reason::Paused);
+                }
                 self.begin_anew();
                 (Situation::Leader, Reason::Promoting)
             });

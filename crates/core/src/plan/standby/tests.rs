@@ -121,6 +121,22 @@ fn it_is_promoted_in_a_new_term() {
 }
 
 #[test]
+fn nothing_is_promoted_in_pause() {
+    let mut bench = leader();
+    until(&mut bench, |op| matches!(op, PgOp::Follow { .. }));
+    let id = bench.node.op.as_ref().expect("it follows").id;
+    bench.later(5);
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    bench.feed(from_remote(bench.now));
+    let paused = Policy { pause: true, ..standby(false) };
+    bench.feed(Input::View(Arc::new(led((40, paused), 41))));
+    bench.persist_all();
+    assert!(bench.take_txn(Purpose::TakeOver).is_none());
+    assert!(!bench.take().iter().any(promotes));
+    assert_eq!(bench.node.decision().reason, Reason::Paused);
+}
+
+#[test]
 fn commits_wait_for_nobody_where_there_are_none() {
     assert!(Policy::default().synchronous());
     assert!(!standby(true).synchronous());
