@@ -8,7 +8,7 @@ use crate::cluster::{Beat, ReignEnd};
 use crate::node::Node;
 use crate::peer::PeerPg;
 use crate::postgres::{PgOp, PgState, Source, Upstream};
-use crate::reason::{Reason, Situation, SwitchoverRefusal};
+use crate::reason::{Reason, Situation};
 use crate::state::Pg;
 use crate::{Duration, Lsn, NodeName, Timeline};
 
@@ -122,7 +122,7 @@ impl Node {
     fn lead_standby(&mut self) -> (Situation, Reason) {
         self.ensure_slots();
         self.note_standby();
-        if let Some(decided) = self.plan_standby_switchover() {
+        if let Some(decided) = self.plan_switchover() {
             return decided;
         }
         self.publish_failsafe();
@@ -154,38 +154,13 @@ impl Node {
     }
 
     /// Nothing need stop for it: all have the same WAL, from the same place.
-    fn plan_standby_switchover(&mut self) -> Option<(Situation, Reason)> {
-        let request = self.view.failover.as_ref()?.value.clone();
-        if self.op.is_some() || self.deciding() || self.view_lags() {
-            return None;
-        }
-        let me = &self.config.name;
-        let judged = match &request.member {
-            _ if request.leader.as_ref().is_some_and(|leader| leader != me) => {
-                Err(SwitchoverRefusal::NotTheLeader)
-            }
-            Some(to) if to == me => Err(SwitchoverRefusal::AlreadyLeader),
-            Some(to) if !self.view.members.contains_key(to) => {
-                Err(SwitchoverRefusal::UnknownCandidate)
-            }
-            Some(to) if self.follows_me(to) => Ok(to.clone()),
-            Some(_) => Err(SwitchoverRefusal::CandidateUnfit),
-            None => self.best_follower().ok_or(SwitchoverRefusal::NobodyFit),
-        };
-        let reason = match judged {
-            Ok(to) => {
-                self.release(ReignEnd::HandedOver { to: to.clone(), lsn: Lsn::ZERO });
-                Reason::HandedOver(to)
-            }
-            Err(why) => {
-                self.clear_failover();
-                Reason::SwitchoverRefused(why)
-            }
-        };
-        Some((Situation::Switchover, reason))
+    pub(super) fn let_go_for(&mut self, to: NodeName) -> Reason {
+        self.release(ReignEnd::HandedOver { to: to.clone(), lsn: Lsn::ZERO });
+        Reason::HandedOver(to)
     }
 
-    fn follows_me(&self, node: &NodeName) -> bool {
+    /// It streams from here, and may lead.
+    pub(super) fn follows_me(&self, node: &NodeName) -> bool {
         self.fresh(node, Duration::secs(1)).is_some_and(|said| {
             said.electable
                 && said.pg == PeerPg::Replica { streaming: true }
@@ -193,7 +168,7 @@ impl Node {
         })
     }
 
-    fn best_follower(&self) -> Option<NodeName> {
+    pub(super) fn best_follower(&self) -> Option<NodeName> {
         let fit = self.view.members.keys().filter(|name| self.follows_me(name));
         let place = |name: &&NodeName| {
             let position = self.peers.get(*name).and_then(|peer| peer.beat.position);

@@ -27,6 +27,7 @@ impl Node {
             return None;
         }
         match self.judge(&request) {
+            Ok(to) if self.policy().standby => Some((Situation::Switchover, self.let_go_for(to))),
             Ok(to) => {
                 self.begin_handover(to.clone());
                 Some((Situation::Switchover, Reason::SwitchoverStopping(to)))
@@ -46,7 +47,7 @@ impl Node {
         self.start_op(PgOp::Stop);
     }
 
-    pub(super) fn clear_failover(&mut self) {
+    fn clear_failover(&mut self) {
         let compare = vec![Compare::Modified(Key::Failover, self.view.modified(&Key::Failover))];
         let put = Op::Put(Key::Failover, Value::Failover(None), None);
         self.txn(Purpose::ClearFailover, compare, vec![put]);
@@ -61,8 +62,12 @@ impl Node {
             Some(to) if !self.view.members.contains_key(to) => {
                 Err(SwitchoverRefusal::UnknownCandidate)
             }
+            Some(to) if self.policy().standby && self.follows_me(to) => Ok(to.clone()),
             Some(to) if self.fit(to) => Ok(to.clone()),
             Some(_) => Err(SwitchoverRefusal::CandidateUnfit),
+            None if self.policy().standby => {
+                self.best_follower().ok_or(SwitchoverRefusal::NobodyFit)
+            }
             None => self.best_candidate().ok_or(SwitchoverRefusal::NobodyFit),
         }
     }
