@@ -10,7 +10,7 @@ use pgherd_core::cluster::{Compare, Key, Op, Purpose, Status, Txn, Value};
 use pgherd_core::{LeaseId, NodeName, RequestId, Revision, StoreOutcome, StoreRequest};
 use pgherd_store::{
     Client, Credentials, DISCOVERY_INTERVAL, Error, Event, InvalidEndpoint, KeyValue, Options,
-    Refusal, Snapshot, TlsFiles,
+    Order, Refusal, Snapshot, TlsFiles,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -37,6 +37,7 @@ pub fn options(settings: &StoreSettings) -> Result<Options, InvalidEndpoint> {
         }),
         tls: TlsFiles { ca: cacert, cert, key },
         discovery: settings.discover.then_some(DISCOVERY_INTERVAL),
+        order: Order::NearestFirst,
         ..Options::new(endpoints)
     })
 }

@@ -41,7 +41,7 @@ mod types;
 
 pub use client::{
     ATTEMPT_TIMEOUT, Client, Credentials, DISCOVERY_INTERVAL, Endpoint, InvalidEndpoint, Options,
-    TlsFiles, WatchEvent, Watcher,
+    Order, TlsFiles, WatchEvent, Watcher,
 };
 pub use error::{CertificateTrouble, Error, Obstacle, Refusal};
 pub use types::{

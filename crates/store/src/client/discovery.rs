@@ -42,8 +42,8 @@ impl Client {
     }
 
     fn learn(&self, members: &[Member]) {
-        let all = merged(&self.0.options.endpoints, members);
         let mut known = self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        let all = merged(&known, &self.0.options.endpoints, members);
         if *known != all {
             let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
             tracing::info!(endpoints = shown.join(" "), "the store's members changed");
@@ -52,11 +52,13 @@ impl Client {
     }
 }
 
-/// The configured endpoints, then those of voting members that are not among them.
-fn merged(configured: &[Endpoint], members: &[Member]) -> Vec<Endpoint> {
+/// The configured endpoints, in the order in which they are tried, then those of voting members that
+/// are not among them.
+fn merged(known: &[Endpoint], configured: &[Endpoint], members: &[Member]) -> Vec<Endpoint> {
     let voting = members.iter().filter(|member| !member.is_learner);
     let urls: BTreeSet<&String> = voting.flat_map(|member| &member.client_urls).collect();
-    let mut all = configured.to_vec();
+    let mut all = known.to_vec();
+    all.retain(|endpoint| configured.contains(endpoint));
     for endpoint in urls.into_iter().filter_map(|url| url.parse::<Endpoint>().ok()) {
         if !all.contains(&endpoint) {
             all.push(endpoint);
@@ -85,9 +87,10 @@ mod tests {
             member(&["http://d:1"], true),
             member(&[], false),
         ];
-        let configured = ["http://z:1".parse().unwrap(), "http://c:1".parse().unwrap()];
+        let configured = ["http://c:1".parse().unwrap(), "http://z:1".parse().unwrap()];
+        let known = ["http://z:1", "http://gone:1", "http://c:1"].map(|text| text.parse().unwrap());
         let all: Vec<String> =
-            merged(&configured, &members).iter().map(ToString::to_string).collect();
+            merged(&known, &configured, &members).iter().map(ToString::to_string).collect();
         assert_eq!(all, ["http://z:1", "http://c:1", "http://a:1", "https://b:1"]);
     }
 }

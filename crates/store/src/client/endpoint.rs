@@ -53,6 +53,14 @@ impl Endpoint {
         }
     }
 
+    /// Host and port; none: a socket of this machine.
+    pub(crate) fn tcp(&self) -> Option<&str> {
+        match &self.address {
+            Address::Tcp { authority, .. } => Some(authority),
+            Address::Unix { .. } => None,
+        }
+    }
+
     /// The `:scheme` of requests.
     pub(crate) fn scheme(&self) -> &'static str {
         match &self.address {

@@ -6,6 +6,7 @@ mod calls;
 mod connection;
 mod discovery;
 mod endpoint;
+mod nearest;
 mod tls;
 mod version;
 mod watch;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use discovery::DISCOVERY_INTERVAL;
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use nearest::Order;
 pub use tls::TlsFiles;
 pub use watch::{WatchEvent, Watcher};
 
@@ -51,8 +53,10 @@ impl std::fmt::Debug for Credentials {
 /// What a client is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The members, in the order in which they are tried.
+    /// The members.
     pub endpoints: Vec<Endpoint>,
+    /// In which order they are tried.
+    pub order: Order,
     /// For a store with authentication.
     pub credentials: Option<Credentials>,
     /// For endpoints with https.
@@ -71,6 +75,7 @@ impl Options {
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
         Self {
             endpoints,
+            order: Order::default(),
             credentials: None,
             tls: TlsFiles::default(),
             discovery: None,
@@ -105,6 +110,8 @@ struct Inner {
 struct Slot {
     index: usize,
     current: Option<Arc<Connection>>,
+    /// The endpoints are in the order that is wanted.
+    ordered: bool,
 }
 
 /// Whether a call whose outcome is unknown may be sent once more.
@@ -241,6 +248,11 @@ impl Client {
             slot.current = None;
             slot.index += 1;
             self.0.moves.send_modify(|moves| *moves += 1);
+        }
+        if self.0.options.order == Order::NearestFirst && !slot.ordered {
+            let nearest = nearest::nearest_first(&self.endpoints()).await;
+            *self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner) = nearest;
+            slot.ordered = true;
         }
         let endpoints = self.endpoints();
         let Some(endpoint) = endpoints.get(slot.index % endpoints.len().max(1)) else {
