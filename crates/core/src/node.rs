@@ -144,6 +144,8 @@ pub struct Node {
     /// For whom this replica made slots in the election under way: who follows a new leader finds its
     /// own at once.
     pub(crate) slots_ahead: Option<Vec<NodeName>>,
+    /// Who was further ahead in this election, and had the time to lead.
+    pub(crate) yielded_to: Option<NodeName>,
     pub(crate) stand_back_until: Time,
     /// The user's script refused a promotion: this node doesn't lead before then.
     pub(crate) refused_until: Time,
@@ -256,6 +258,7 @@ impl Node {
             hold_answer: None,
             candidacy: None,
             slots_ahead: None,
+            yielded_to: None,
             stand_back_until: Time::default(),
             refused_until: Time::default(),
             asked: None,

@@ -146,6 +146,8 @@ pub enum Reason {
     WaitingForSilence,
     /// Another node is further ahead, or comes first among equals.
     AnotherIsAhead(NodeName),
+    /// A voter has WAL that this candidate lacks, and doesn't lead itself.
+    Fetching(NodeName),
     /// Another candidate asked for pledges and got this node's.
     Pledged(NodeName),
     /// Pledges are being asked for.
@@ -273,6 +275,7 @@ impl fmt::Display for Reason {
             Self::GoingOver(node) => write!(f, "going over to {node} (replicatefrom)"),
             Self::FollowingMember(node) => write!(f, "streaming from {node} (replicatefrom)"),
             Self::AnotherIsAhead(node) => write!(f, "{node} is ahead, or comes first among equals"),
+            Self::Fetching(node) => write!(f, "fetching what {node} has and this node lacks"),
             Self::Pledged(node) => write!(f, "pledged to {node}"),
             Self::PrimaryStillRuns(node) => {
                 write!(f, "PostgreSQL on {node} still runs as primary")
@@ -394,6 +397,7 @@ impl Reason {
             | Self::FollowingMember(_)
             | Self::GoingOver(_)
             | Self::AnotherIsAhead(_)
+            | Self::Fetching(_)
             | Self::Pledged(_)
             | Self::PrimaryStillRuns(_)
             | Self::TooFewPledges { .. }

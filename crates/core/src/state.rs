@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Accession, Purpose, ReignEnd};
 use crate::input::{Durable, OpId, RequestId};
-use crate::peer::{PatroniAnswer, PeerBeat, PledgeAnswer, PledgeRefusal};
+use crate::peer::{PatroniAnswer, PeerBeat, PledgeAnswer, PledgeRefusal, Position};
 use crate::postgres::{PgFacts, PgOp, SyncNames};
-use crate::{Duration, LeaseId, Lsn, NodeName, Revision, Term, Time, Timeline};
+use crate::{Duration, Instance, LeaseId, Lsn, NodeName, Revision, Term, Time, Timeline};
 
 /// This node's lease at the store; `leader` and its member key hang on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -168,6 +168,18 @@ pub(crate) struct Candidacy {
     pub(crate) asked: BTreeSet<NodeName>,
     pub(crate) answers: BTreeMap<NodeName, PledgeAnswer>,
     pub(crate) by: Accession,
+    /// A voter's WAL that this node lacks.
+    pub(crate) fetch: Option<Fetch>,
+}
+
+/// WAL that comes from a voter within a ballot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Fetch {
+    pub(crate) from: NodeName,
+    /// The life of its data directory under which it pledged.
+    pub(crate) instance: Instance,
+    /// Where its WAL ends.
+    pub(crate) end: Position,
 }
 
 impl Candidacy {

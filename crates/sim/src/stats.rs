@@ -66,6 +66,7 @@ counters! {
     failsafe: "write acknowledged without the store",
     pledged: "pledge given",
     refused: "pledge refused",
+    fetched: "candidate got WAL from a voter that was ahead",
     stale_facts: "facts older than an operation's end",
     last_resort: "operator as the last resort",
     thaw_ack: "acknowledged in the moment after a thaw (async)",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::fetch::Ahead;
 use crate::cluster::{Accession, Purpose, ReignEnd, SyncState};
 use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
@@ -54,6 +55,7 @@ impl Node {
         self.vacant_since = None;
         self.open_since = None;
         self.slots_ahead = None;
+        self.yielded_to = None;
     }
 
     /// The leader's agent is silent and its PostgreSQL gives no sign either.
@@ -385,6 +387,7 @@ impl Node {
             asked: self.electorate(),
             answers: std::collections::BTreeMap::new(),
             by,
+            fetch: None,
         });
         self.claim(false);
         Reason::AskingPledges
@@ -441,6 +444,9 @@ impl Node {
             return self.give_up(ballot, lost || over);
         }
         self.ask(ballot);
+        if let Some(reason) = self.fetching() {
+            return reason;
+        }
         if self.replica().is_some_and(|r| r.upstream.is_some() || r.streaming) {
             self.stop_receiving();
         } else if self.replica().is_some() && self.all_persisted() && self.op.is_none() {
@@ -533,16 +539,21 @@ impl Node {
         else {
             return waiting;
         };
-        let ahead = pledged.iter().find(|(_, theirs)| mine < *theirs);
+        let ahead = pledged.iter().max_by_key(|(_, theirs)| *theirs).filter(|(_, p)| mine < *p);
         let named = self.candidacy.as_ref().is_some_and(|c| c.by == Accession::Operator);
-        if let Some((name, _)) = ahead
+        if let Some((name, theirs)) = ahead.cloned()
             && !named
             && !self.breaks(Mutant::IgnoresMoreAdvanced)
         {
-            let name = name.clone();
-            self.give_up(ballot, false);
-            self.stand_back_until = self.now + PRECEDENCE;
-            return Reason::AnotherIsAhead(name);
+            match self.someone_is_ahead(&name, theirs) {
+                Ahead::Leads => {
+                    self.give_up(ballot, false);
+                    self.stand_back_until = self.now + PRECEDENCE;
+                    return Reason::AnotherIsAhead(name);
+                }
+                Ahead::Fetched => return self.fetching().unwrap_or(waiting),
+                Ahead::LeftOut => {}
+            }
         }
         if have < needed || !self.everybody_answered() {
             return waiting;

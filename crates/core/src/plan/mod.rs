@@ -5,6 +5,7 @@ mod ailing;
 mod bootstrap;
 mod cascade;
 mod election;
+mod fetch;
 mod hold;
 mod leader;
 mod leave;
