@@ -34,31 +34,6 @@ pub(crate) enum NoServer {
     Stopping,
 }
 
-/// A connection to the server and the session's seat; or why not.
-pub(crate) async fn find_server(
-    shared: &Arc<Shared>,
-    port: Port,
-    client: &TcpStream,
-    peer: SocketAddr,
-) -> Result<(TcpStream, Seat), NoServer> {
-    let mut search = Search {
-        shared,
-        port,
-        peer,
-        routes: shared.routes.subscribe(),
-        deadline: Instant::now() + shared.config.hold,
-        held: None,
-        failure: None,
-    };
-    let mut phase = shared.phase.subscribe();
-    tokio::select! {
-        biased;
-        found = search.run() => found,
-        () = reached(&mut phase, Phase::Draining) => Err(NoServer::Stopping),
-        () = gone(client) => Err(NoServer::ClientGone),
-    }
-}
-
 /// Ready when the client has closed. A client that sends something meanwhile is alive, and is
 /// looked at no more.
 async fn gone(client: &TcpStream) {
@@ -68,23 +43,62 @@ async fn gone(client: &TcpStream) {
     }
 }
 
-struct Search<'a> {
+/// One connection's search for a server; it goes on when the server is lost before its first word.
+pub(crate) struct Search<'a> {
     shared: &'a Arc<Shared>,
     port: Port,
     peer: SocketAddr,
     routes: watch::Receiver<Arc<Routes>>,
+    /// Of all the waiting together.
     deadline: Instant,
     held: Option<Held>,
     failure: Option<String>,
+    /// Broke off just now: whoever else there is comes first.
+    lost: Option<Arc<Target>>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// Begins one; the time that it may take counts from now.
+    pub(crate) fn begin(shared: &'a Arc<Shared>, port: Port, peer: SocketAddr) -> Self {
+        Self {
+            shared,
+            port,
+            peer,
+            routes: shared.routes.subscribe(),
+            deadline: Instant::now() + shared.config.hold,
+            held: None,
+            failure: None,
+            lost: None,
+        }
+    }
+
+    /// A connection to the server and the session's seat; or why not.
+    pub(crate) async fn find(&mut self, client: &TcpStream) -> Result<(TcpStream, Seat), NoServer> {
+        let mut phase = self.shared.phase.subscribe();
+        let found = tokio::select! {
+            biased;
+            found = self.run() => found,
+            () = reached(&mut phase, Phase::Draining) => Err(NoServer::Stopping),
+            () = gone(client) => Err(NoServer::ClientGone),
+        };
+        self.held = None;
+        found
+    }
+
+    /// Notes that the server that was found has broken off.
+    pub(crate) fn broke_off(&mut self, target: &Arc<Target>) {
+        let Target { name, address, .. } = &**target;
+        self.failure = Some(format!("{name} ({address}) broke off before it answered"));
+        self.lost = Some(Arc::clone(target));
+    }
+
     async fn run(&mut self) -> Result<(TcpStream, Seat), NoServer> {
         loop {
             let routes = self.routes.borrow_and_update().clone();
             let candidates = self.shared.candidates(&routes, self.port);
             let mut withdrawn = false;
-            for target in &candidates {
+            let lost = self.lost.take();
+            for target in candidates.iter().filter(|target| lost.as_ref() != Some(*target)) {
                 match self.try_target(target).await {
                     Attempt::Joined(stream, seat) => return Ok((stream, seat)),
                     Attempt::Failed => {}

@@ -4,7 +4,8 @@
 //! port that leads to the primary, a read port that leads to the replicas, and a dashboard.
 //!
 //! Two planes. The *control plane* is ordinary tokio code, run rarely: `listen` accepts, `session`
-//! reads the head of a connection and negotiates, `connect` finds a server or waits for one,
+//! reads the head of a connection and negotiates, `connect` finds a server or waits for one, `answer`
+//! says how long another one will do,
 //! `shared` takes over topologies, `http` shows. The *data plane* (`relay`) only moves bytes. They
 //! meet in `registry`: what sessions there are, and how to end them.
 //!
@@ -17,6 +18,7 @@ pub mod confirm;
 pub mod table;
 pub mod topology;
 
+mod answer;
 mod cancel;
 mod clock;
 mod config;

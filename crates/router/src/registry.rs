@@ -12,8 +12,8 @@ use futures_util::task::AtomicWaker;
 use pgherd_core::time::Time;
 use pgherd_core::types::{NodeName, Term};
 
+use crate::answer::Bond;
 use crate::clock::boottime;
-
 use crate::table::{Closures, Port, Target, WriteClosure};
 use crate::topology::{HostPort, Topology};
 
@@ -64,6 +64,8 @@ pub(crate) struct Tally {
     pub(crate) connect_errors: u64,
     /// Sessions that the router ended.
     pub(crate) closed_total: u64,
+    /// Sessions that it hadn't answered when they lost it, and that looked for another server.
+    pub(crate) moved_total: u64,
     /// Sessions that ended because a side broke off instead of closing.
     pub(crate) client_aborts: u64,
     pub(crate) server_aborts: u64,
@@ -77,6 +79,9 @@ pub(crate) struct Tally {
 #[derive(Default)]
 struct Gate(AtomicU64);
 
+/// The session is bound to its server.
+const BOUND: u8 = 0x80;
+
 /// One session: a client and a server joined.
 pub(crate) struct Session {
     id: u64,
@@ -86,8 +91,9 @@ pub(crate) struct Session {
     pub(crate) started: Instant,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
-    /// Written once, with SeqCst, before the waker is woken.
-    close: AtomicU8,
+    /// [`BOUND`], and why it ended: in one word, so that whoever ends it knows whether its client
+    /// loses it. A reason is written once, with SeqCst, before the waker is woken.
+    state: AtomicU8,
     waker: AtomicWaker,
     key: OnceLock<Arc<[u8]>>,
     /// Of write sessions only.
@@ -116,28 +122,63 @@ impl Closed {
             Self::Unconfirmed => "term_unconfirmed",
         }
     }
+
+    /// Whether a session that nobody has answered yet may go to another server.
+    pub(crate) const fn lets_move(self) -> bool {
+        match self {
+            Self::LeaderChanged | Self::MemberGone | Self::Unconfirmed => true,
+            Self::Shutdown => false,
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::LeaderChanged => 1,
+            Self::MemberGone => 2,
+            Self::Shutdown => 3,
+            Self::Unconfirmed => 4,
+        }
+    }
+
+    const fn of(state: u8) -> Option<Self> {
+        match state & !BOUND {
+            1 => Some(Self::LeaderChanged),
+            2 => Some(Self::MemberGone),
+            3 => Some(Self::Shutdown),
+            4 => Some(Self::Unconfirmed),
+            _ => None,
+        }
+    }
 }
 
 impl Session {
-    fn end(&self, why: Closed) {
-        let code = match why {
-            Closed::LeaderChanged => 1,
-            Closed::MemberGone => 2,
-            Closed::Shutdown => 3,
-            Closed::Unconfirmed => 4,
-        };
+    /// Ends it; true when its client loses it by that.
+    fn end(&self, why: Closed) -> bool {
         // The first reason stays.
-        let _ = self.close.compare_exchange(0, code, SeqCst, SeqCst);
+        let ended = self.state.fetch_update(SeqCst, SeqCst, |state| {
+            Closed::of(state).is_none().then_some(state | why.code())
+        });
         self.waker.wake();
+        ended.is_ok_and(|state| state & BOUND != 0 || !why.lets_move())
     }
 
     fn closed(&self) -> Option<Closed> {
-        match self.close.load(SeqCst) {
-            1 => Some(Closed::LeaderChanged),
-            2 => Some(Closed::MemberGone),
-            3 => Some(Closed::Shutdown),
-            4 => Some(Closed::Unconfirmed),
-            _ => None,
+        Closed::of(self.state.load(SeqCst))
+    }
+
+    /// Whether it may still have another server.
+    pub(crate) fn bond(&self) -> Bond {
+        if self.state.load(SeqCst) & BOUND == 0 { Bond::Free } else { Bond::Bound }
+    }
+
+    /// Binds it to its server, before the client gets anything from there; or says that it ended before.
+    pub(crate) fn bind(&self) -> Result<(), Closed> {
+        let bound = self.state.fetch_update(SeqCst, SeqCst, |state| {
+            Closed::of(state).is_none().then_some(state | BOUND)
+        });
+        match bound {
+            Ok(_) => Ok(()),
+            Err(state) => Closed::of(state).map_or(Ok(()), Err),
         }
     }
 
@@ -159,6 +200,7 @@ pub(crate) struct Seat {
     registry: Arc<Registry>,
     session: Arc<Session>,
     aborted_by: Option<Side>,
+    moves: bool,
 }
 
 /// Which side of a session.
@@ -185,6 +227,11 @@ impl Seat {
     pub(crate) fn aborted_by(&mut self, side: Side) {
         self.aborted_by = Some(side);
     }
+
+    /// Notes that the session goes on to another server.
+    pub(crate) fn moves(&mut self) {
+        self.moves = true;
+    }
 }
 
 impl Drop for Seat {
@@ -208,7 +255,8 @@ impl Drop for Seat {
         tally.sessions = tally.sessions.saturating_sub(1);
         tally.bytes_in += session.bytes_in.load(Relaxed);
         tally.bytes_out += session.bytes_out.load(Relaxed);
-        tally.closed_total += u64::from(session.closed().is_some());
+        tally.closed_total += u64::from(session.closed().is_some() && !self.moves);
+        tally.moved_total += u64::from(self.moves);
         match self.aborted_by {
             Some(Side::Client) => tally.client_aborts += 1,
             Some(Side::Server) => tally.server_aborts += 1,
@@ -251,12 +299,12 @@ impl Inner {
         writers.flat_map(|(_, all)| all.values()).for_each(|session| session.waker.wake());
     }
 
+    /// Returns how many clients lose their session.
     fn end(&self, which: impl Fn(&Group) -> Option<Closed>) -> usize {
         let mut ended = 0;
         for (group, sessions) in &self.groups {
             if let Some(why) = which(group) {
-                ended += sessions.len();
-                sessions.values().for_each(|session| session.end(why));
+                ended += sessions.values().filter(|session| session.end(why)).count();
             }
         }
         ended
@@ -269,7 +317,7 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a new topology and ends what it ends. Returns how many sessions that were.
+    /// Takes over a new topology and ends what it ends. Returns how many clients lose their session.
     /// `passes_until`: how long bytes of the leader's write sessions may pass.
     pub(crate) fn apply(
         &self,
@@ -343,7 +391,7 @@ impl Registry {
             started: Instant::now(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            close: AtomicU8::new(0),
+            state: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             key: OnceLock::new(),
             gate: match port {
@@ -361,7 +409,7 @@ impl Registry {
         let sample = u64::try_from(connect_time.as_micros()).unwrap_or(u64::MAX);
         tally.connect_us =
             if tally.sessions_total == 1 { sample } else { (tally.connect_us * 7 + sample) / 8 };
-        Some(Seat { registry: Arc::clone(self), session, aborted_by: None })
+        Some(Seat { registry: Arc::clone(self), session, aborted_by: None, moves: false })
     }
 
     /// Counts a connect that failed.

@@ -1,8 +1,9 @@
 //! One connection's control plane: its head, a server for it, the negotiation of encryption, the
 //! login up to the first ReadyForQuery; or a proper PostgreSQL error. Leaves the bytes after that
-//! to `relay`, and finding the server to `connect`.
+//! to `relay`, finding the server to `connect`, and for how long another one will do to `answer`.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,9 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::answer::{Heard, Loss, Next, after, first_word};
 use crate::cancel;
-use crate::connect::{NoServer, find_server};
-use crate::registry::{Seat, Session};
+use crate::connect::{NoServer, Search};
+use crate::registry::{Closed, Seat, Session, Side};
 use crate::relay::{Ending, Relay};
 use crate::shared::Shared;
 use crate::socket::{finish, tune_client};
@@ -96,6 +98,22 @@ fn log(session: &Session, ending: Ending) {
     );
 }
 
+fn log_move(session: &Session, loss: Loss) {
+    tracing::info!(
+        client = %session.client,
+        port = %session.port,
+        server = %session.target.name,
+        address = %session.target.address,
+        term = session.target.term.map(|term| term.0),
+        seconds = session.started.elapsed().as_secs_f32(),
+        why = match loss {
+            Loss::Ended(why) => why.as_str(),
+            Loss::Failed => "server_failed",
+        },
+        "session moves: its server hadn't answered yet"
+    );
+}
+
 /// A session that may be left to the data plane.
 struct Opened {
     relay: Relay,
@@ -163,6 +181,10 @@ fn count(stats: &PortStats, refusal: &Refusal) {
 }
 
 impl Refusal {
+    fn silent(session: &Session) -> Self {
+        Self::ServerSilent(session.target.name.to_string())
+    }
+
     /// SQLSTATE and hint; `None` when there is nobody to tell.
     fn sqlstate(&self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -193,6 +215,22 @@ enum Joined {
     Closed(Seat, Ending),
 }
 
+/// What came of a server.
+enum Begun {
+    /// The session is bound to it.
+    Bound(Login),
+    /// The client wants a query cancelled after all.
+    Cancel,
+    /// It is gone.
+    Lost(Loss),
+}
+
+impl From<Closed> for Begun {
+    fn from(why: Closed) -> Self {
+        Self::Lost(Loss::Ended(why))
+    }
+}
+
 /// Whether the login can be watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Login {
@@ -204,7 +242,7 @@ enum Login {
 /// The client before it has a session.
 struct Opening {
     client: TcpStream,
-    /// Bytes read from the client and not forwarded.
+    /// Bytes read from the client that no server has answered; at most one head and what came with it.
     bytes: Vec<u8>,
     /// The head in `bytes`, as long as it is unanswered.
     head: Option<Head>,
@@ -227,64 +265,118 @@ impl Opening {
             return Ok(Joined::Cancelled);
         }
         admitted.map_err(Refusal::ConnectionLimit)?;
-        let (mut server, seat) = find_server(shared, port, &self.client, peer).await?;
-        let session = Arc::clone(seat.session());
-        let negotiated = tokio::select! {
+        let mut search = Search::begin(shared, port, peer);
+        let mut failures = 0;
+        loop {
+            let (mut server, mut seat) = search.find(&self.client).await?;
+            let session = Arc::clone(seat.session());
+            let loss = match self.begin(&mut server, &session).await? {
+                Begun::Bound(login) => return Ok(Joined::Session { server, seat, login }),
+                // It belongs to one backend, and is never sent anew.
+                Begun::Cancel => {
+                    drop((server, seat));
+                    cancel::forward(shared, port, &self.bytes).await;
+                    return Ok(Joined::Cancelled);
+                }
+                Begun::Lost(loss) => loss,
+            };
+            let next = after(loss, session.bond(), failures);
+            if loss == Loss::Failed {
+                failures += 1;
+                seat.aborted_by(Side::Server);
+                search.broke_off(&session.target);
+            }
+            match next {
+                Next::Move => seat.moves(),
+                Next::End(why) => return Ok(Joined::Closed(seat, Ending::Closed(why))),
+                Next::Refuse => return Err(Refusal::silent(&session)),
+            }
+            log_move(&session, loss);
+        }
+    }
+
+    /// Talks to a server until the session is bound to it, or has lost it.
+    async fn begin(&mut self, server: &mut TcpStream, session: &Session) -> Result<Begun, Refusal> {
+        tokio::select! {
             biased;
-            why = std::future::poll_fn(|cx| session.poll_closed(cx)) => {
-                return Ok(Joined::Closed(seat, Ending::Closed(why)));
-            }
-            negotiated = self.negotiate(&mut server, &session) => negotiated?,
-        };
-        match negotiated {
-            Some(login) => Ok(Joined::Session { server, seat, login }),
-            None => {
-                drop((server, seat));
-                cancel::forward(shared, port, &self.bytes).await;
-                Ok(Joined::Cancelled)
-            }
+            why = std::future::poll_fn(|cx| session.poll_closed(cx)) => Ok(why.into()),
+            begun = self.negotiate(server, session) => begun,
         }
     }
 
     /// Forwards the client's requests and the server's answers up to the start-up packet, or to
-    /// where encryption hides it. `None`: it was a cancel request after all.
+    /// where encryption hides it. May be dropped anywhere, and begun again with another server.
     async fn negotiate(
         &mut self,
         server: &mut TcpStream,
         session: &Session,
-    ) -> Result<Option<Login>, Refusal> {
-        let silent = || Refusal::ServerSilent(session.target.name.to_string());
+    ) -> Result<Begun, Refusal> {
         loop {
             let head = match self.head {
                 Some(head) => head,
                 None => self.next_head().await?,
             };
-            if head == Head::Cancel {
-                return Ok(None);
+            let login = match head {
+                Head::Ssl | Head::Gss => None,
+                Head::Startup => Some(Login::Plain),
+                Head::DirectTls => Some(Login::Blind),
+                Head::Cancel => return Ok(Begun::Cancel),
+            };
+            if let Some(login) = login {
+                return Ok(self.start_up(server, session, login).await);
             }
-            session.bytes_in.fetch_add(self.bytes.len() as u64, Relaxed);
-            server.write_all(&self.bytes).await.map_err(|_| silent())?;
-            match head {
-                Head::Startup => return Ok(Some(Login::Plain)),
-                Head::DirectTls | Head::Cancel => return Ok(Some(Login::Blind)),
-                Head::Ssl | Head::Gss => {}
+            if self.forward(server, session).await.is_err() {
+                return Ok(Begun::Lost(Loss::Failed));
             }
             let mut answer = [0];
             let read = timeout(self.patience, server.read_exact(&mut answer)).await;
-            read.map_err(|_| silent())?.map_err(|_| silent())?;
-            session.bytes_out.fetch_add(1, Relaxed);
-            self.answer(answer[0]).await?;
-            // 'S' or 'G', or the error of a server from before encryption.
-            if answer[0] != b'N' {
-                return Ok(Some(Login::Blind));
+            if read.map_err(|_| Refusal::silent(session))?.is_err() {
+                return Ok(Begun::Lost(Loss::Failed));
             }
+            session.bytes_out.fetch_add(1, Relaxed);
+            if answer[0] == b'N' {
+                self.answer(b'N').await?;
+                continue;
+            }
+            // 'S' or 'G', or the error of a server from before encryption.
+            if let Err(why) = session.bind() {
+                return Ok(why.into());
+            }
+            self.answer(answer[0]).await?;
+            return Ok(Begun::Bound(Login::Blind));
         }
     }
 
+    /// Forwards the last head, and waits for the server's first word, so that another server can be
+    /// had until then. The head stays in `bytes`, which are never more than [`HEAD_MAX`].
+    async fn start_up(&self, server: &mut TcpStream, session: &Session, login: Login) -> Begun {
+        let bare = matches!(head(&self.bytes), Ok(Some((_, len))) if len == self.bytes.len());
+        // What came behind it may be a statement, which mustn't be sent twice.
+        if !bare && let Err(why) = session.bind() {
+            return why.into();
+        }
+        if self.forward(server, session).await.is_err() {
+            return Begun::Lost(Loss::Failed);
+        }
+        if bare {
+            match first_word(&self.client, server, session).await {
+                Heard::Something => {}
+                Heard::Failure => return Begun::Lost(Loss::Failed),
+            }
+        }
+        session.bind().map_or_else(Begun::from, |()| Begun::Bound(login))
+    }
+
+    async fn forward(&self, server: &mut TcpStream, session: &Session) -> io::Result<()> {
+        session.bytes_in.fetch_add(self.bytes.len() as u64, Relaxed);
+        server.write_all(&self.bytes).await
+    }
+
     async fn answer(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.client.write_all(&[byte]).await.map_err(|_| Refusal::ClientGone)?;
         self.bytes.clear();
         self.head = None;
-        self.client.write_all(&[byte]).await.map_err(|_| Refusal::ClientGone)
+        Ok(())
     }
 
     /// Reads the next head as a whole, within the deadline.

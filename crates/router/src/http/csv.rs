@@ -61,7 +61,7 @@ impl Row {
         self.set("econ", of.connect_errors_total)
             .set("eresp", 0)
             .set("wretr", of.connect_errors_total)
-            .set("wredis", 0)
+            .set("wredis", of.sessions_moved_total)
             .set("cli_abrt", of.client_aborts_total)
             .set("srv_abrt", of.server_aborts_total)
             .set("lbtot", of.sessions_total)

@@ -151,10 +151,16 @@ fn ports(page: &mut Page, status: &Status) {
 type Value = fn(&MemberPort) -> f64;
 
 fn members(page: &mut Page, status: &Status) {
-    let families: [(&str, &str, &str, Value); 8] = [
+    let families: [(&str, &str, &str, Value); 9] = [
         ("routed", "gauge", "Whether new sessions go there.", |m| truth(m.routed)),
         ("sessions", "gauge", "Sessions now.", |m| float(m.sessions)),
         ("sessions_total", "counter", "Sessions so far.", |m| float(m.sessions_total)),
+        (
+            "sessions_moved_total",
+            "counter",
+            "Sessions that went on to another server, because this one hadn't answered them.",
+            |m| float(m.sessions_moved_total),
+        ),
         ("bytes_in_total", "counter", "Bytes from clients.", |m| float(m.bytes_in)),
         ("bytes_out_total", "counter", "Bytes to clients.", |m| float(m.bytes_out)),
         ("connect_errors_total", "counter", "Connects that failed.", |m| {

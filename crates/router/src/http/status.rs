@@ -103,6 +103,8 @@ pub(crate) struct MemberPort {
     pub(crate) bytes_out: u64,
     pub(crate) connect_errors_total: u64,
     pub(crate) closed_by_router_total: u64,
+    /// Went on to another server, for this one hadn't answered.
+    pub(crate) sessions_moved_total: u64,
     pub(crate) client_aborts_total: u64,
     pub(crate) server_aborts_total: u64,
     pub(crate) connect_ms: f64,
@@ -288,6 +290,7 @@ fn member_port(tally: &Tally) -> MemberPort {
         bytes_out: tally.bytes_out,
         connect_errors_total: tally.connect_errors,
         closed_by_router_total: tally.closed_total,
+        sessions_moved_total: tally.moved_total,
         client_aborts_total: tally.client_aborts,
         server_aborts_total: tally.server_aborts,
         connect_ms: Duration::from_micros(tally.connect_us).as_secs_f64() * 1e3,
@@ -351,6 +354,7 @@ fn add(total: &mut MemberPort, part: &MemberPort) {
     total.bytes_out += part.bytes_out;
     total.connect_errors_total += part.connect_errors_total;
     total.closed_by_router_total += part.closed_by_router_total;
+    total.sessions_moved_total += part.sessions_moved_total;
     total.client_aborts_total += part.client_aborts_total;
     total.server_aborts_total += part.server_aborts_total;
     total.connect_ms = total.connect_ms.max(part.connect_ms);

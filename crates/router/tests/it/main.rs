@@ -13,6 +13,7 @@ mod read;
 mod relay;
 mod switch;
 mod term;
+mod unanswered;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
