@@ -24,6 +24,7 @@ mod standby;
 mod surroundings;
 mod term;
 mod tls;
+mod unanswered;
 mod writer;
 
 use std::path::Path;
@@ -71,6 +72,10 @@ fn main() -> ExitCode {
         test("the_first_process_of_a_container", surroundings::the_first_process_of_a_container),
         test("a_node_from_generated_settings", lifecycle::a_node_from_generated_settings),
         test("the_routers_term_check", term::the_routers_term_check),
+        test(
+            "who_connects_to_a_frozen_leader_gets_the_next",
+            unanswered::who_connects_to_a_frozen_leader_gets_the_next,
+        ),
         test("patronictl", patronictl::works_and_looks_alike),
     ];
     tests.extend(Fault::ALL.map(|fault| {

@@ -73,7 +73,7 @@ fn nothing_passes_when_nobody_vouches(herd: &mut Herd) {
 }
 
 /// One of the router's counters.
-fn counted(herd: &Herd, name: &str) -> u64 {
+pub(crate) fn counted(herd: &Herd, name: &str) -> u64 {
     let mut stream = TcpStream::connect(("127.0.0.1", herd.ports[2])).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
