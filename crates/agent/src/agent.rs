@@ -35,7 +35,7 @@ use crate::postgres::{self, Observation, PostgresLane};
 use crate::record::Recorder;
 use crate::reload::Reloader;
 use crate::restart::{Due, Here, Planned};
-use crate::schedule::Scheduler;
+use crate::schedule::{self, Scheduler};
 use crate::slots::Slots;
 use crate::store::{self, StoreLane, StoreReply};
 use crate::{AgentError, clock, start, trace};
@@ -347,17 +347,20 @@ impl Agent {
         self.feed(Input::MemberChanged);
     }
 
-    /// The wall clock's say on a planned restart.
+    /// The wall clock's say on a planned restart; in pause nothing that is planned is done.
     fn look_at_plan(&mut self) {
-        let Some(plan) = &self.planned else { return };
-        let member = self.cluster.as_ref().and_then(|cluster| cluster.members().get(&self.name));
+        let (Some(plan), Some(cluster)) = (&self.planned, &self.cluster) else { return };
+        if cluster.view().config.as_ref().is_some_and(|config| config.value.pause) {
+            return;
+        }
+        let member = cluster.members().get(&self.name);
         let here = Here {
             observed: self.observed.as_deref(),
             leads: self.node.leads().is_some(),
             server_version: self.server_version,
             pending: member.is_some_and(|member| member.pending_restart),
         };
-        match plan.due(here, clock::unix_millis() / 1_000) {
+        match plan.due(here, clock::unix_millis() / 1_000, schedule::patience(cluster)) {
             Due::Later => {}
             Due::Now => {
                 tracing::info!("a planned restart is due");

@@ -6,6 +6,7 @@ use pgherd_core::postgres::{PgRole, PgState, RunningFacts};
 use serde_json::{Map, Value};
 
 use crate::postgres::Observation;
+use crate::schedule::{Moment, moment};
 
 /// What must hold for a restart to happen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,9 +50,6 @@ pub(crate) enum Due {
     Never(&'static str),
 }
 
-/// A moment that passed longer ago was missed.
-const STALE_SECONDS: i64 = 60;
-
 /// What conditions are compared with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Here<'a> {
@@ -87,19 +85,16 @@ impl Here<'_> {
 
 impl Planned {
     /// Whether it is time, at this moment of the wall clock.
-    pub(crate) fn due(&self, here: Here<'_>, now: i64) -> Due {
+    pub(crate) fn due(&self, here: Here<'_>, now: i64, patience: i64) -> Due {
         let started = here.observed.and_then(|observed| observed.started);
         if self.started.is_some() && started.is_some() && self.started != started {
             return Due::Never("PostgreSQL was restarted meanwhile");
         }
-        if now < self.at {
-            Due::Later
-        } else if now - self.at > STALE_SECONDS {
-            Due::Never("its moment was missed")
-        } else if self.conditions.hold(here) {
-            Due::Now
-        } else {
-            Due::Never("its conditions are not satisfied")
+        match moment(self.at, now, patience) {
+            Moment::Later => Due::Later,
+            Moment::Missed => Due::Never("its moment was missed"),
+            Moment::Now if self.conditions.hold(here) => Due::Now,
+            Moment::Now => Due::Never("its conditions are not satisfied"),
         }
     }
 
@@ -187,23 +182,23 @@ mod tests {
             shown: Map::new(),
         };
         let any = plan(Conditions::default());
-        assert_eq!(any.due(here, 999), Due::Later);
-        assert_eq!(any.due(here, 1_000), Due::Now);
-        assert!(matches!(any.due(here, 1_100), Due::Never(_)));
+        assert_eq!(any.due(here, 999, 15), Due::Later);
+        assert_eq!(any.due(here, 1_000, 15), Due::Now);
+        assert!(matches!(any.due(here, 1_016, 15), Due::Never(_)));
         let later = replica(8);
         let restarted = Here { observed: Some(&later), ..here };
-        assert_eq!(any.due(restarted, 0), Due::Never("PostgreSQL was restarted meanwhile"));
+        assert_eq!(any.due(restarted, 0, 15), Due::Never("PostgreSQL was restarted meanwhile"));
         let unmet = [
             Conditions { role: Some(Role::Primary), ..Conditions::default() },
             Conditions { older_than: Some(150_018), ..Conditions::default() },
             Conditions { pending: true, ..Conditions::default() },
         ];
         for conditions in unmet {
-            let due = plan(conditions).due(here, 1_000);
+            let due = plan(conditions).due(here, 1_000, 15);
             assert_eq!(due, Due::Never("its conditions are not satisfied"));
         }
         let met =
             Conditions { role: Some(Role::Replica), older_than: Some(150_019), pending: true };
-        assert_eq!(plan(met).due(Here { pending: true, ..here }, 1_000), Due::Now);
+        assert_eq!(plan(met).due(Here { pending: true, ..here }, 1_000, 15), Due::Now);
     }
 }

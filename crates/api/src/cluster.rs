@@ -119,10 +119,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// When, in unix seconds; `None` when the text is no moment.
+    /// When, in unix seconds, a fraction counted as a whole; `None` when the text is no moment.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<i64> {
-        decode::unix_seconds(&self.at)
+        decode::unix_seconds_after(&self.at)
     }
 
     /// Whether it is a date and time, of which nobody can say where.

@@ -123,6 +123,16 @@ pub(crate) fn history(bytes: &[u8]) -> Option<Vec<HistoryLine>> {
 /// Unix seconds of a moment with an offset. As lenient as Patroni (contract 2.4): `2026-11-22
 /// 18:00:00.1 +00:00`, `...T18:00Z`, `...-3`.
 pub(crate) fn unix_seconds(text: &str) -> Option<i64> {
+    timestamp(text).map(jiff::Timestamp::as_second)
+}
+
+/// The first whole second at or after it: what is planned for a moment isn't done before it.
+pub(crate) fn unix_seconds_after(text: &str) -> Option<i64> {
+    let at = timestamp(text)?;
+    Some(at.as_second() + i64::from(at.subsec_nanosecond() > 0))
+}
+
+fn timestamp(text: &str) -> Option<jiff::Timestamp> {
     let text = text.trim();
     let (moment, offset) = match text.rfind(['+', '-']).filter(|at| *at > "2026-11-22".len()) {
         Some(at) => text.split_at(at),
@@ -135,7 +145,7 @@ pub(crate) fn unix_seconds(text: &str) -> Option<i64> {
         offset.to_owned()
     };
     let text = format!("{}{offset}", moment.trim_end());
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+    text.parse().ok()
 }
 
 /// A member as it says itself, in full.

@@ -296,6 +296,8 @@ fn an_empty_failover_asks_for_nothing_but_has_a_revision() {
     let read = cluster(&[("failover", later)]);
     assert_eq!(read.view().failover, None, "not yet due");
     assert_eq!(read.schedule().unwrap().unix_seconds(), Some(1_795_374_000));
+    let read = cluster(&[("failover", &later.replace("00+00", "00.1+00"))]);
+    assert_eq!(read.schedule().unwrap().unix_seconds(), Some(1_795_374_001), "not before it");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod patronictl;
 mod processes;
 mod record;
 mod round;
+mod scheduled;
 mod standby;
 mod surroundings;
 mod term;
@@ -75,6 +76,10 @@ fn main() -> ExitCode {
         test(
             "who_connects_to_a_frozen_leader_gets_the_next",
             unanswered::who_connects_to_a_frozen_leader_gets_the_next,
+        ),
+        test(
+            "what_is_planned_happens_at_its_moment",
+            scheduled::what_is_planned_happens_at_its_moment,
         ),
         test("patronictl", patronictl::works_and_looks_alike),
     ];
