@@ -102,11 +102,26 @@ impl Herd {
 
     /// A running primary with this list.
     pub(crate) async fn primary(&self, name: &str, names: &[&str]) -> Node {
-        let node = self.node(name).await;
+        self.primary_of(self.settings(name), names).await
+    }
+
+    async fn primary_of(&self, settings: Settings, names: &[&str]) -> Node {
+        let node = self.open(settings).await;
         node.done(PgOp::Init).await;
         node.arm_for_ever();
         node.done(PgOp::StartPrimary { names: list(names) }).await;
         node
+    }
+
+    /// A running primary that keeps hardly any WAL, whoever needs it: [`Node::until_wal_is_lost`].
+    pub(crate) async fn primary_with_little_wal(&self, name: &str) -> Node {
+        let mut settings = self.settings(name);
+        let little =
+            [("max_slot_wal_keep_size", "16MB"), ("wal_keep_size", "0"), ("max_wal_size", "32MB")];
+        for (name, value) in little {
+            settings.wanted.primary.parameters.insert(name.into(), value.into());
+        }
+        self.primary_of(settings, &[]).await
     }
 
     /// A replica of `source`, streaming.
@@ -191,6 +206,16 @@ impl Node {
             assert!(!late, "{}: not within 20 s: {what}; {state:?}", self.settings.node);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Writes until none of its slots has what it needs.
+    pub(crate) async fn until_wal_is_lost(&self) {
+        let lost = async || {
+            self.sql("SELECT pg_logical_emit_message(true, '', 'x'), pg_switch_wal()").await;
+            self.sql("CHECKPOINT").await;
+            self.sql("SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots").await == "t"
+        };
+        self.until("lost", lost).await;
     }
 
     /// A client's connection over TCP, as an application has it.

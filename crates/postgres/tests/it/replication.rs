@@ -24,6 +24,7 @@ pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "unreachable_source", unreachable_source);
     trial(trials, "a_start_that_needs_removed_wal_ends", removed_wal);
     trial(trials, "promoted_strict_commits_wait", promoted_strict);
+    trial(trials, "a_reload_ends_no_tool", reload_ends_no_tool);
 }
 
 async fn clone_stream_and_sync_commit() {
@@ -331,33 +332,64 @@ async fn unreachable_source() {
 /// A replica that crashed before it was consistent, and came back too late.
 async fn removed_wal() {
     let herd = Herd::new();
-    let mut settings = herd.settings("n1");
-    let small =
-        [("max_slot_wal_keep_size", "16MB"), ("wal_keep_size", "0"), ("max_wal_size", "32MB")];
-    for (name, value) in small {
-        settings.wanted.primary.parameters.insert(name.into(), value.into());
-    }
-    let one = herd.open(settings).await;
-    one.done(PgOp::Init).await;
-    one.arm_for_ever();
-    one.done(PgOp::StartPrimary { names: list(&[]) }).await;
+    let one = herd.primary_with_little_wal("n1").await;
     let two = herd.replica("n2", &one).await;
     two.done(PgOp::Kill).await;
     let segments = std::fs::read_dir(two.settings.data_dir.join("pg_wal")).unwrap().flatten();
     for segment in segments.filter(|entry| entry.file_name().len() == 24) {
         std::fs::remove_file(segment.path()).unwrap();
     }
-    let lost = async || {
-        one.sql("SELECT pg_logical_emit_message(true, '', 'x'), pg_switch_wal()").await;
-        one.sql("CHECKPOINT").await;
-        one.sql("SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots").await == "t"
-    };
-    one.until("lost", lost).await;
+    one.until_wal_is_lost().await;
     let upstream = Some(one.settings.node.clone());
     let result = two.execute(PgOp::StartReplica { upstream: upstream.map(Upstream::Leader) }).await;
     let PgOpResult::Failed(failure) = result else { panic!("{result:?}") };
-    assert!(failure.detail.contains("has already been removed"), "{}", failure.detail);
+    assert!(failure.detail.contains("needs WAL that its source has no more"), "{failure:?}");
     assert!(matches!(two.state().await, PgState::Stopped(_)), "{:?}", two.state().await);
+}
+
+/// A signal for the agent's process group doesn't reach what it runs, and SIGHUP, which a reload is
+/// told by, would do it no harm.
+async fn reload_ends_no_tool() {
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let mut settings = herd.settings("n2");
+    // Some seconds for a new cluster's 23 MB.
+    settings.lifecycle.hooks.basebackup = vec!["--max-rate=10M".into()];
+    let two = herd.open(settings).await;
+    let server = std::sync::Arc::clone(&two.server);
+    let source = Source::Leader(one.settings.node.clone());
+    let clone = tokio::spawn(async move { server.execute(PgOp::Clone { source }).await });
+    let dir = two.settings.data_dir.display().to_string();
+    let tools = || running("pg_basebackup", &dir);
+    two.until("a tool runs", async || !tools().is_empty()).await;
+    let own = group_of(std::process::id().cast_signed());
+    for tool in tools() {
+        let group = group_of(tool);
+        assert_ne!(group, own);
+        let group = rustix::process::Pid::from_raw(group).unwrap();
+        rustix::process::kill_process_group(group, rustix::process::Signal::HUP).unwrap();
+    }
+    assert!(!clone.is_finished(), "it was too fast to tell");
+    assert_eq!(clone.await.unwrap(), PgOpResult::Done);
+}
+
+/// Processes of that program with that text among their arguments.
+fn running(program: &str, text: &str) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let fits = |pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let (first, rest) = words.split_once('\0').unwrap_or_default();
+        first.ends_with(program) && rest.contains(text)
+    };
+    pids.filter(fits).collect()
+}
+
+fn group_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, after) = stat.rsplit_once(')').unwrap();
+    after.split_whitespace().nth(2).unwrap().parse().unwrap()
 }
 
 async fn promoted_strict() {

@@ -116,24 +116,10 @@ async fn standby_moves_on() {
 
 async fn lost() {
     let herd = Herd::new();
-    let mut settings = herd.settings("n1");
-    let small =
-        [("max_slot_wal_keep_size", "16MB"), ("wal_keep_size", "0"), ("max_wal_size", "32MB")];
-    for (name, value) in small {
-        settings.wanted.primary.parameters.insert(name.into(), value.into());
-    }
-    let node = herd.open(settings).await;
-    node.done(PgOp::Init).await;
-    node.arm_for_ever();
-    node.done(PgOp::StartPrimary { names: list(&[]) }).await;
+    let node = herd.primary_with_little_wal("n1").await;
     keep(&node, &wishes(&["a"])).await;
     let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'a'";
-    let lost = async || {
-        node.sql("SELECT pg_logical_emit_message(true, '', 'x'), pg_switch_wal()").await;
-        node.sql("CHECKPOINT").await;
-        node.sql(status).await == "lost"
-    };
-    node.until("lost", lost).await;
+    node.until_wal_is_lost().await;
     keep(&node, &wishes(&["a"])).await;
     assert_eq!(node.sql(status).await, "reserved");
 }
