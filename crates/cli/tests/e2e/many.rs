@@ -60,6 +60,9 @@ pub(crate) struct Site {
     pub(crate) environment: Vec<(String, String)>,
     /// Agents are started as a container's are: each below a first process of its own.
     pub(crate) first: bool,
+    /// What agents and router have for `/etc/hosts`, and for a name server none that answers: nodes are
+    /// called `NAME.test` then. Takes root.
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 /// One member of etcd.
@@ -124,6 +127,7 @@ impl Site {
             secure: None,
             environment: Vec::new(),
             first: false,
+            hosts: None,
             etcd: etcd.collect(),
             nodes: (0..3).map(node).collect(),
             router: None,
@@ -235,7 +239,7 @@ impl Site {
             command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(&program);
             command
         } else {
-            Command::new(&program)
+            self.program()
         };
         command.arg("agent").arg(node.file());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -270,8 +274,21 @@ impl Site {
         self.node(name).agent.as_ref().expect("it runs").id()
     }
 
+    /// pgherd, with the names that this site has.
+    fn program(&self) -> Command {
+        let Some(hosts) = &self.hosts else { return Command::new(program()) };
+        let mounts = "mount --bind \"$1\" /etc/hosts; mount --bind \"$2\" /etc/resolv.conf; \
+                      shift 2; exec \"$@\"";
+        let servers = hosts.with_extension("resolv");
+        fs::write(&servers, "nameserver 192.0.2.1\noptions timeout:2 attempts:2\n").unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-euc", mounts, "sh"]).arg(hosts).arg(servers);
+        command.arg(program());
+        command
+    }
+
     pub(crate) fn start_router(&mut self) {
-        let mut command = Command::new(program());
+        let mut command = self.program();
         command.arg("router").arg(self.router_file());
         self.router = Some(spawn(&mut command, &self.dir.join("router.log")));
     }
@@ -293,6 +310,12 @@ impl Site {
     }
 
     fn etcd_status(&self) -> Vec<Option<Status>> {
+        let all = runtime().block_on(self.store().status_of_each(Duration::from_secs(5)));
+        all.into_iter().map(|(_, status)| status.ok()).collect()
+    }
+
+    /// One's own way into the store, past every agent.
+    pub(crate) fn store(&self) -> Client {
         let endpoints = (0..self.etcd.len()).map(|index| self.etcd_url(index).parse().unwrap());
         let mut options = pgherd_store::Options::new(endpoints.collect());
         if let Some(made) = &self.secure {
@@ -300,9 +323,7 @@ impl Site {
             let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
             options.tls = TlsFiles { ca, cert, key };
         }
-        let client = Client::new(options);
-        let all = runtime().block_on(client.status_of_each(Duration::from_secs(5)));
-        all.into_iter().map(|(_, status)| status.ok()).collect()
+        Client::new(options)
     }
 
     /// `pgherd ctl -c FILE-OF-NODE1 WORDS`: exit code, standard output, standard error.
@@ -392,13 +413,15 @@ impl Site {
         let Node { name, dir, postgres, rest, .. } = node;
         let (dir, store) = (dir.display(), self.store_text());
         let Options { dcs, node: more, .. } = options;
+        let bin = std::env::var("PGHERD_TEST_PG_BIN").map(|bin| format!("  bin_dir: {bin}\n"));
+        let bin = bin.unwrap_or_default();
         format!(
             "scope: {SCOPE}\nname: {name}\n\
              restapi:\n  listen: 127.0.0.1:{rest}\n  connect_address: 127.0.0.1:{rest}\n\
              {store}\
              bootstrap:\n  dcs:\n    ttl: 5\n    synchronous_mode: quorum\n{dcs}\
              postgresql:\n  listen: 127.0.0.1:{postgres}\n  connect_address: 127.0.0.1:{postgres}\n  \
-               data_dir: {dir}/data\n  authentication:\n    \
+               data_dir: {dir}/data\n{bin}  authentication:\n    \
                  superuser: {{username: postgres, password: {PASSWORD}}}\n    \
                  replication: {{username: replicator, password: e2e-replicator}}\n    \
                  rewind: {{username: rewind, password: e2e-rewind}}\n\

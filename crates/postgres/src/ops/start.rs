@@ -193,6 +193,8 @@ impl Core {
 }
 
 const NEEDS: &str = "this data needs WAL that its source has no more";
+/// How a source says that: of a segment, and from PostgreSQL 18 of the slot that should have kept it.
+const GONE: [&str; 2] = ["has already been removed", "has been invalidated due to \"wal_removed\""];
 
 /// A standby that is not consistent yet, and whose source has removed what it needs to become so.
 struct Removed {
@@ -207,7 +209,7 @@ impl Removed {
         let text = std::fs::read(log).unwrap_or_default();
         let from = usize::try_from(self.from).unwrap_or(0).min(text.len());
         let text = String::from_utf8_lossy(&text[from..]);
-        let line = text.lines().rfind(|line| line.contains("has already been removed"))?;
+        let line = text.lines().rfind(|line| GONE.iter().any(|words| line.contains(words)))?;
         let since = *self.since.get_or_insert_with(Instant::now);
         (since.elapsed() > REMOVED).then(|| line.to_owned())
     }

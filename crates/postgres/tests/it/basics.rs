@@ -288,11 +288,12 @@ async fn slots() {
 
 async fn full_disk() {
     let Some(small) = std::env::var_os(SMALL) else {
-        return eprintln!("    skipped: no small file system (not started by root)");
+        return eprintln!("    SKIPPED: no small file system (not started by root)");
     };
     let _mine = SMALL_IS_MINE.lock().await;
     let herd = Herd::new();
-    let node = herd.open(herd.settings_in("n1", small.as_ref())).await;
+    let place = std::path::Path::new(&small).join("full");
+    let node = herd.open(herd.settings_in("n1", &place)).await;
     let filler = std::path::Path::new(&small).join("filler");
     let fill = || std::fs::write(&filler, vec![0; 200 << 20]).unwrap_err();
     let full = |result: PgOpResult| {
@@ -316,4 +317,6 @@ async fn full_disk() {
     std::fs::remove_file(&filler).unwrap();
     node.done(PgOp::StartPrimary { names: list(&[]) }).await;
     node.done(PgOp::Stop).await;
+    drop(node);
+    std::fs::remove_dir_all(place).unwrap();
 }

@@ -33,7 +33,7 @@ async fn until(probe: &DiskProbe, wanted: impl Fn(&DiskFacts) -> bool) -> DiskFa
 
 async fn wal_on_its_own_disk() {
     let Some(small) = std::env::var_os(SMALL) else {
-        return eprintln!("    skipped: no small file system (not started by root)");
+        return eprintln!("    SKIPPED: no small file system (not started by root)");
     };
     let _mine = SMALL_IS_MINE.lock().await;
     let herd = Herd::new();

@@ -15,7 +15,7 @@ use pgherd_core::postgres::{
 };
 use pgherd_postgres::Settings;
 
-use crate::node::{Herd, Node, list};
+use crate::node::{Herd, Node, SMALL, SMALL_IS_MINE, list};
 use crate::trial;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
@@ -326,13 +326,15 @@ async fn two_tries() {
 }
 
 async fn no_room() {
-    let Some(small) = std::env::var_os(crate::node::SMALL) else {
-        eprintln!("skipped: a small file system needs root");
+    let Some(small) = std::env::var_os(SMALL) else {
+        eprintln!("SKIPPED: a small file system needs root");
         return;
     };
+    let _mine = SMALL_IS_MINE.lock().await;
     let herd = Herd::new();
     let one = herd.primary("n1", &[]).await;
-    let settings = herd.settings_in("n2", &Path::new(&small).join("room"));
+    let place = Path::new(&small).join("room");
+    let settings = herd.settings_in("n2", &place);
     let two = herd.open(settings).await;
     let source = Source::Leader(one.settings.node.clone());
     two.done(PgOp::Clone { source: source.clone() }).await;
@@ -350,6 +352,8 @@ async fn no_room() {
     let failed = failure(&two, PgOp::Clone { source }).await;
     assert_eq!(failed.kind, PgFailureKind::DiskFull, "{failed:?}");
     assert!(matches!(two.state().await, PgState::Stopped(_)));
+    drop(two);
+    std::fs::remove_dir_all(place).unwrap();
 }
 
 async fn before_promotion_and_stop() {
