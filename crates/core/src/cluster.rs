@@ -399,6 +399,8 @@ pub enum Purpose {
     WithdrawClaim,
     /// Change `sync`.
     PublishSync,
+    /// Give `initialize` back to a cluster that lost it.
+    PublishInitialize,
     /// Change `history`.
     PublishHistory,
     /// Change `failsafe`.

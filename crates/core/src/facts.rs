@@ -14,8 +14,10 @@ use crate::state::{Peer, Pg};
 use crate::{Duration, Instance, NodeName, Reason, Term, Time, Timeline};
 
 impl Node {
+    /// What was said last holds on while it is gone from the store: the leader gives it back.
     pub(crate) fn policy(&self) -> &Policy {
-        self.view.config.as_ref().map_or(&self.config.founding_policy, |c| &c.value)
+        let said = self.view.config.as_ref().map(|config| &config.value);
+        said.or(self.policy_said.as_ref()).unwrap_or(&self.config.founding_policy)
     }
 
     pub(crate) fn pg_facts(&self) -> Option<&PgFacts> {

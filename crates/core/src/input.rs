@@ -115,6 +115,21 @@ pub enum StoreOutcome {
     Unknown,
 }
 
+impl StoreOutcome {
+    /// At which revision a transaction is known to have happened.
+    pub(crate) fn applied(&self) -> Option<Revision> {
+        match self {
+            Self::Applied(revision) => Some(*revision),
+            Self::Refused
+            | Self::NotSent
+            | Self::Unknown
+            | Self::Granted(_)
+            | Self::Alive
+            | Self::LeaseGone => None,
+        }
+    }
+}
+
 /// Something is to be done.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {

@@ -155,6 +155,8 @@ pub struct Node {
     /// Since when PostgreSQL is known to be stopped for that.
     pub(crate) shut_down: Option<Time>,
     pub(crate) reinitialize: bool,
+    /// The last settings that the store had.
+    pub(crate) policy_said: Option<Policy>,
     pub(crate) restart: Option<Restart>,
     pub(crate) leaving: Option<Leaving>,
     pub(crate) restarts: Restarts,
@@ -266,6 +268,7 @@ impl Node {
             shutdown: None,
             shut_down: None,
             reinitialize: false,
+            policy_said: None,
             restart: None,
             leaving: None,
             restarts: Restarts::default(),

@@ -425,15 +425,7 @@ impl Node {
     }
 
     fn on_txn(&mut self, id: RequestId, purpose: Purpose, outcome: &StoreOutcome, sent: Time) {
-        let applied = match outcome {
-            StoreOutcome::Applied(revision) => Some(*revision),
-            StoreOutcome::Refused
-            | StoreOutcome::NotSent
-            | StoreOutcome::Unknown
-            | StoreOutcome::Granted(_)
-            | StoreOutcome::Alive
-            | StoreOutcome::LeaseGone => None,
-        };
+        let applied = outcome.applied();
         self.note_answer(purpose, applied);
         if purpose == Purpose::PublishSync {
             self.note_rewrite(applied);
@@ -485,6 +477,7 @@ impl Node {
                 | Purpose::Release
                 | Purpose::WithdrawClaim
                 | Purpose::PublishSync
+                | Purpose::PublishInitialize
                 | Purpose::PublishHistory
                 | Purpose::PublishFailsafe
                 | Purpose::ClearFailover,

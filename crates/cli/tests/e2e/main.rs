@@ -9,6 +9,7 @@ mod cascade;
 mod certificates;
 mod configure;
 mod dashboard;
+mod emptied;
 mod guide;
 mod herd;
 mod leave;
@@ -64,6 +65,10 @@ fn main() -> ExitCode {
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("cascades_and_archives", cascade::cascades_and_archives),
         test("a_cluster_follows_another_one", standby::a_cluster_follows_another_one),
+        test(
+            "what_is_removed_from_the_store_comes_back",
+            emptied::what_is_removed_from_the_store_comes_back,
+        ),
         test("nobody_comes_in_without_tls", tls::nobody_comes_in_without_tls),
         test("the_guide_step_by_step", guide::the_guide_step_by_step),
         test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),

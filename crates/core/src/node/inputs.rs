@@ -51,6 +51,11 @@ impl Node {
         }
         self.seen_view = true;
         self.view = view;
+        if let Some(config) = &self.view.config
+            && self.policy_said.as_ref() != Some(&config.value)
+        {
+            self.policy_said = Some(config.value.clone());
+        }
         if self.view.sync.as_ref().map(|s| &s.value) == self.sent_sync.as_ref() {
             self.sent_sync = None;
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::cluster::{
     Accession, Beat, Claim, Compare, Initialize, Key, Keyed, MemberRecord, MemberRole, MemberState,
-    Purpose, SyncState, TermRecord, Txn,
+    Op, Purpose, SyncState, TermRecord, Txn, Value,
 };
 use crate::input::{StoreOutcome, StoreRequest};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg, PledgeAnswer, PledgeRefusal};
@@ -365,10 +365,8 @@ fn primary(at: Time) -> Input {
     Input::Postgres(PgFacts { at, state: PgState::Running(running) })
 }
 
-/// Whom the agent before had listed stays, though this one has heard only one of them so far: a list
-/// that changed would be waited for by commits.
-#[test]
-fn an_agent_that_restarts_changes_no_list() {
+/// The leader's agent has restarted, and what the store shows of its new term.
+fn returned() -> (Bench, ClusterView) {
     let mut bench = Bench::replica_n2();
     let durable = Durable { wal_term: Some(Term(10)), ..Durable::default() };
     let config = NodeConfig { name: name("n1"), ..bench.node.config.clone() };
@@ -391,7 +389,46 @@ fn an_agent_that_restarts_changes_no_list() {
         sync: at(32, sync),
         ..view()
     };
-    bench.feed(Input::View(Arc::new(news)));
+    bench.feed(Input::View(Arc::new(news.clone())));
+    (bench, news)
+}
+
+/// Somebody removes `initialize` and `config`: the leader says again whose cluster it is, and the
+/// settings hold on as they were.
+#[test]
+fn what_is_removed_from_the_store_holds_on() {
+    let (mut bench, news) = returned();
+    let policy = Policy { synchronous_node_count: 2, ttl: Duration::secs(9), ..Policy::default() };
+    let config = at(33, policy.clone());
+    bench.feed(Input::View(Arc::new(ClusterView {
+        revision: Revision(33),
+        config,
+        ..news.clone()
+    })));
+    let (initialize, config, revision) = (None, None, Revision(34));
+    bench.feed(Input::View(Arc::new(ClusterView { revision, initialize, config, ..news })));
+    assert_eq!(*bench.node.policy(), policy);
+    let mut written = None;
+    for _ in 0..10 {
+        bench.later(50);
+        bench.feed(primary(bench.now));
+        written = written.or(bench.take_txn(Purpose::PublishInitialize));
+        if let Some((id, _)) = bench.take_operation() {
+            bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+        }
+    }
+    let (_, txn) = written.expect("whose cluster it is");
+    let value = Value::Initialize(Initialize::Done(SystemId(7)));
+    assert_eq!(txn.then, [Op::Put(Key::Initialize, value, None)]);
+    let free = Compare::Modified(Key::Initialize, Revision(0));
+    assert!(txn.compare.contains(&free), "{txn:?}");
+}
+
+/// Whom the agent before had listed stays, though this one has heard only one of them so far: a list
+/// that changed would be waited for by commits.
+#[test]
+fn an_agent_that_restarts_changes_no_list() {
+    let (mut bench, _) = returned();
     bench.feed(Input::Peer {
         from: name("n3"),
         message: PeerMessage::Beat(PeerBeat {

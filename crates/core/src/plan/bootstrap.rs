@@ -1,7 +1,7 @@
 //! There is no cluster yet: one node makes the first data directory, the others wait. Or there is one, and
 //! nobody has data.
 
-use crate::cluster::{Initialize, Purpose};
+use crate::cluster::{Initialize, Key, Purpose, Value};
 use crate::node::Node;
 use crate::postgres::{BrokenData, PgOp, PgState, Source};
 use crate::reason::Reason;
@@ -75,6 +75,21 @@ impl Node {
             Some(PgOp::Clone { source: Source::Remote }) => Reason::CopyingRemote,
             _ => Reason::Busy,
         }
+    }
+
+    /// Somebody removed `initialize`, or wrote nonsense into it: without it nobody follows and nobody is
+    /// elected. Who leads knows whose cluster it is (contract 4.1, row 4).
+    pub(super) fn publish_initialize(&mut self) {
+        let known = self.view.initialize.as_ref().map(|key| key.value);
+        let Some(system) = self.running().map(|running| running.system_id) else { return };
+        if matches!(known, Some(Initialize::Done(_)))
+            || self.in_flight(Purpose::PublishInitialize) > 0
+            || self.view_lags()
+        {
+            return;
+        }
+        let value = Value::Initialize(Initialize::Done(system));
+        self.under_term(Purpose::PublishInitialize, Key::Initialize, value);
     }
 
     /// No data and no leader: a backup may be there.

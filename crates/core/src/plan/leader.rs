@@ -346,6 +346,7 @@ impl Node {
         if let Some(decided) = self.plan_switchover() {
             return decided;
         }
+        self.publish_initialize();
         self.publish_timelines();
         self.publish_failsafe();
         self.arrange_list();

@@ -125,6 +125,7 @@ impl Node {
         if let Some(decided) = self.plan_switchover() {
             return decided;
         }
+        self.publish_initialize();
         self.publish_failsafe();
         let Some(replica) = self.replica() else {
             return (Situation::Leader, Reason::WaitingForFacts);
