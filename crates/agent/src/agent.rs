@@ -268,6 +268,7 @@ impl Agent {
                 let facts = observation.facts.clone();
                 self.tell_of_found(&facts);
                 self.tell_of_room(observation.shown.room_for_clients);
+                self.note_archive(observation.shown.restores);
                 self.observed = Some(Arc::new(*observation));
                 self.feed(Input::Postgres(facts));
             }
@@ -491,6 +492,14 @@ impl Agent {
             let names: Vec<_> = shown.keys().collect();
             tracing::info!(parameters = ?names, "what waits for a restart of PostgreSQL");
             self.store.member().pending_restart = shown;
+            self.feed(Input::MemberChanged);
+        }
+    }
+
+    /// Where a standby's WAL comes from is in the member key.
+    fn note_archive(&mut self, restores: bool) {
+        if self.store.member().restores != restores {
+            self.store.member().restores = restores;
             self.feed(Input::MemberChanged);
         }
     }

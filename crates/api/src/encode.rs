@@ -30,6 +30,8 @@ pub struct MemberSelf {
     pub pending_restart: BTreeMap<String, PendingChange>,
     /// A restart that is due later: `schedule`, `postmaster_start_time`, and its filters.
     pub scheduled_restart: Option<Map<String, serde_json::Value>>,
+    /// Its PostgreSQL has a `restore_command`: where it doesn't stream, it reads the archive.
+    pub restores: bool,
 }
 
 /// A parameter that waits for a restart, as Patroni shows it (contract 1.3).
@@ -127,7 +129,7 @@ impl Encoder {
             xlog_location: record.lsn,
             replay_lsn: record.replayed.filter(|_| replica),
             receive_lsn: record.lsn.filter(|_| replica),
-            replication_state: match (record.streaming, record.tags.nostream && replica) {
+            replication_state: match (record.streaming, self.member.restores && replica) {
                 (true, _) => Some("streaming"),
                 (false, true) if record.state == MemberState::Running => {
                     Some("in archive recovery")

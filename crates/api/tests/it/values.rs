@@ -110,6 +110,37 @@ fn a_replicas_member_value_is_patronis_byte_for_byte() {
 }
 
 #[test]
+fn a_standby_with_a_restore_command_reads_the_archive_where_it_does_not_stream() {
+    let record = |role, state, streaming| MemberRecord {
+        state,
+        role,
+        lsn: None,
+        replayed: None,
+        timeline: None,
+        streaming,
+        tags: Tags::default(),
+        paused: false,
+        checkpoint_pending: false,
+        patroni: false,
+    };
+    let said = |restores, role, state, streaming| {
+        let mut encoder = encoder();
+        encoder.member.restores = restores;
+        let text = encoder.encode(&Value::Member(record(role, state, streaming))).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        json.get("replication_state").and_then(|said| said.as_str()).map(str::to_owned)
+    };
+    let (running, leads) = (MemberState::Running, MemberRole::StandbyLeader);
+    let archive = Some("in archive recovery".to_owned());
+    assert_eq!(said(true, leads, running, false), archive);
+    assert_eq!(said(true, MemberRole::Replica, running, false), archive);
+    assert_eq!(said(true, leads, running, true).as_deref(), Some("streaming"));
+    assert_eq!(said(false, leads, running, false), None);
+    assert_eq!(said(true, MemberRole::Primary, running, false), None);
+    assert_eq!(said(true, leads, MemberState::Starting, false), None);
+}
+
+#[test]
 fn a_primarys_member_value_has_no_replica_fields() {
     let record = MemberRecord {
         state: MemberState::Running,

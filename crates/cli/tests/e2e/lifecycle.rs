@@ -166,7 +166,7 @@ fn refused(site: &Site, text: &str) -> String {
     said + &String::from_utf8_lossy(&agent.stdout)
 }
 
-fn as_postgres(script: &str) {
+pub(crate) fn as_postgres(script: &str) {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-euc", script]).current_dir("/").stdout(std::process::Stdio::null());
     if rustix::process::geteuid().is_root() {

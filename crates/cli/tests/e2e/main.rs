@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
+mod archive;
 mod cascade;
 #[path = "../../../store/tests/it/certificates.rs"]
 mod certificates;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         test("many_machines_on_etcd", many_machines_on_etcd),
         test("cascades_and_archives", cascade::cascades_and_archives),
         test("a_cluster_follows_another_one", standby::a_cluster_follows_another_one),
+        test("a_cluster_follows_an_archive", archive::a_cluster_follows_an_archive),
         test(
             "what_is_removed_from_the_store_comes_back",
             emptied::what_is_removed_from_the_store_comes_back,
