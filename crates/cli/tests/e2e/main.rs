@@ -9,6 +9,7 @@ mod cascade;
 #[path = "../../../store/tests/it/certificates.rs"]
 mod certificates;
 mod configure;
+mod damaged;
 mod dashboard;
 mod emptied;
 mod guide;
@@ -17,6 +18,7 @@ mod leave;
 mod lifecycle;
 mod many;
 mod mixed;
+mod names;
 mod patroni;
 mod patronictl;
 mod processes;
@@ -71,6 +73,8 @@ fn main() -> ExitCode {
             "what_is_removed_from_the_store_comes_back",
             emptied::what_is_removed_from_the_store_comes_back,
         ),
+        test("a_damaged_pg_control_costs_the_lead", damaged::a_damaged_pg_control_costs_the_lead),
+        test("names_cant_be_looked_up", names::names_cant_be_looked_up),
         test("nobody_comes_in_without_tls", tls::nobody_comes_in_without_tls),
         test("the_guide_step_by_step", guide::the_guide_step_by_step),
         test("from_a_backup_with_scripts", lifecycle::from_a_backup_with_scripts),
