@@ -110,8 +110,8 @@ struct Inner {
 struct Slot {
     index: usize,
     current: Option<Arc<Connection>>,
-    /// The endpoints are in the order that is wanted.
-    ordered: bool,
+    /// The endpoints are in the order that is wanted, and so many of them are on this machine.
+    near: Option<usize>,
 }
 
 /// Whether a call whose outcome is unknown may be sent once more.
@@ -249,10 +249,10 @@ impl Client {
             slot.index += 1;
             self.0.moves.send_modify(|moves| *moves += 1);
         }
-        if self.0.options.order == Order::NearestFirst && !slot.ordered {
-            let nearest = nearest::nearest_first(&self.endpoints()).await;
+        if self.0.options.order == Order::NearestFirst && slot.near.is_none() {
+            let (nearest, near) = nearest::nearest_first(&self.endpoints()).await;
             *self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner) = nearest;
-            slot.ordered = true;
+            slot.near = Some(near);
         }
         let endpoints = self.endpoints();
         let Some(endpoint) = endpoints.get(slot.index % endpoints.len().max(1)) else {

@@ -2,18 +2,24 @@
 //! chance, so that not everybody hangs on the same one when its machine freezes. Leaves connecting and
 //! failover to the parent.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::Endpoint;
+use super::{Client, Endpoint};
 
 /// A name that isn't found in this time is another machine's.
 const LOOKUP_LIMIT: Duration = Duration::from_millis(200);
+
+/// How often a member on this machine is tried again that was left: it may have been without a leader when
+/// everything started at once.
+const HOME_INTERVAL: Duration = Duration::from_secs(10);
 
 /// In which order members are tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,11 +31,41 @@ pub enum Order {
     NearestFirst,
 }
 
-/// The endpoints in the order in which they are tried.
-pub(super) async fn nearest_first(endpoints: &[Endpoint]) -> Vec<Endpoint> {
+/// The endpoints in the order in which they are tried, and how many of them are on this machine.
+pub(super) async fn nearest_first(endpoints: &[Endpoint]) -> (Vec<Endpoint>, usize) {
     let here = join_all(endpoints.iter().map(is_here)).await;
     let chance = usize::try_from(RandomState::new().hash_one(0) % 1_000_003).unwrap_or(0);
-    arranged(endpoints, &here, chance)
+    let near = here.iter().filter(|here| **here).count();
+    (arranged(endpoints, &here, chance), near)
+}
+
+impl Client {
+    /// Goes back to the member on this machine when it can be used again, for as long as it is polled.
+    pub(crate) async fn keep_near(&self) -> Infallible {
+        loop {
+            sleep(HOME_INTERVAL).await;
+            self.go_home().await;
+        }
+    }
+
+    async fn go_home(&self) {
+        let endpoints = self.endpoints();
+        let Some(home) = endpoints.first() else { return };
+        let (near, at) = {
+            let slot = self.0.slot.lock().await;
+            (slot.near.unwrap_or(0), slot.index % endpoints.len())
+        };
+        if at < near || near == 0 {
+            return;
+        }
+        // Without the slot: calls go on meanwhile.
+        let Ok(connection) = self.greet(home).await else { return };
+        let mut slot = self.0.slot.lock().await;
+        tracing::info!(endpoint = %home, "the store's member on this machine is used again");
+        slot.current = Some(Arc::new(connection));
+        slot.index = 0;
+        self.0.moves.send_modify(|moves| *moves += 1);
+    }
 }
 
 fn arranged(endpoints: &[Endpoint], here: &[bool], chance: usize) -> Vec<Endpoint> {
@@ -76,6 +112,7 @@ mod tests {
         // 192.0.2.0/24 is for documentation (RFC 5737): nobody's.
         let given = all(&["http://192.0.2.1:1", "http://127.0.0.1:2", "unix:///run/store"]);
         let first = nearest_first(&given).await;
-        assert_eq!(first, all(&["http://127.0.0.1:2", "unix:///run/store", "http://192.0.2.1:1"]));
+        let nearest = all(&["http://127.0.0.1:2", "unix:///run/store", "http://192.0.2.1:1"]);
+        assert_eq!(first, (nearest, 2));
     }
 }

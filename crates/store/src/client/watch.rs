@@ -209,6 +209,8 @@ struct Watch {
 /// Why a session ended.
 enum End {
     ConsumerGone,
+    /// The client uses another member from now on; nothing is lost if that one goes on at once.
+    Moved,
     Lost(Error),
 }
 
@@ -224,6 +226,7 @@ impl Watch {
             let Err(end) = self.session().await;
             let error = match end {
                 End::ConsumerGone => return,
+                End::Moved => continue,
                 End::Lost(error) => error,
             };
             if error == Error::Compacted {
@@ -280,6 +283,8 @@ impl Watch {
     async fn session(&mut self) -> Result<std::convert::Infallible, End> {
         let client = self.client.clone();
         let mut discovery = std::pin::pin!(client.keep_discovering());
+        let nearer = self.client.clone();
+        let mut nearness = std::pin::pin!(nearer.keep_near());
         let mut moves = self.client.0.moves.subscribe();
         let resumed_from = self.catch_up().await?;
         let last = match resumed_from {
@@ -320,9 +325,8 @@ impl Watch {
                     stream.ask_progress();
                 }
                 never = &mut discovery => match never {},
-                _ = moves.changed() => {
-                    return Err(lost(&stream, "it failed another call of this client"));
-                }
+                never = &mut nearness => match never {},
+                _ = moves.changed() => return Err(End::Moved),
             }
         }
     }
