@@ -112,6 +112,7 @@ struct Slot {
     current: Option<Arc<Connection>>,
     /// The endpoints are in the order that is wanted, and so many of them are on this machine.
     near: Option<usize>,
+    home: nearest::Home,
 }
 
 /// Whether a call whose outcome is unknown may be sent once more.
@@ -246,6 +247,7 @@ impl Client {
                 return Ok(current.clone());
             }
             slot.current = None;
+            slot.home.left(Instant::now());
             slot.index += 1;
             self.0.moves.send_modify(|moves| *moves += 1);
         }
@@ -334,6 +336,7 @@ impl Client {
         let mut slot = self.0.slot.lock().await;
         if slot.current.as_ref().is_some_and(|current| current.id == id) {
             slot.current = None;
+            slot.home.left(Instant::now());
             slot.index += by;
             self.0.moves.send_modify(|moves| *moves += 1);
         }

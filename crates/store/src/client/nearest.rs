@@ -10,16 +10,41 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Client, Endpoint};
 
 /// A name that isn't found in this time is another machine's.
 const LOOKUP_LIMIT: Duration = Duration::from_millis(200);
 
-/// How often a member on this machine is tried again that was left: it may have been without a leader when
-/// everything started at once.
-const HOME_INTERVAL: Duration = Duration::from_secs(10);
+/// When a member on this machine is tried again that was left: it may have been without a leader when everything
+/// started at once, or frozen with this process.
+const FIRST_RETURN: Duration = Duration::from_secs(2);
+/// One that has to be left again and again is tried less and less often.
+const LONGEST_RETURN: Duration = Duration::from_secs(60);
+/// Who stayed for so many times the pause before is well again.
+const WELL: u32 = 5;
+
+/// How the member on this machine behaves.
+#[derive(Debug)]
+pub(super) struct Home {
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self { since: None, pause: FIRST_RETURN }
+    }
+}
+
+impl Home {
+    pub(super) fn left(&mut self, now: Instant) {
+        let Some(since) = self.since.take() else { return };
+        let well = now.saturating_duration_since(since) >= self.pause * WELL;
+        self.pause = if well { FIRST_RETURN } else { (self.pause * 2).min(LONGEST_RETURN) };
+    }
+}
 
 /// In which order members are tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,7 +68,8 @@ impl Client {
     /// Goes back to the member on this machine when it can be used again, for as long as it is polled.
     pub(crate) async fn keep_near(&self) -> Infallible {
         loop {
-            sleep(HOME_INTERVAL).await;
+            let pause = self.0.slot.lock().await.home.pause;
+            sleep(pause).await;
             self.go_home().await;
         }
     }
@@ -64,6 +90,7 @@ impl Client {
         tracing::info!(endpoint = %home, "the store's member on this machine is used again");
         slot.current = Some(Arc::new(connection));
         slot.index = 0;
+        slot.home.since = Some(Instant::now());
         self.0.moves.send_modify(|moves| *moves += 1);
     }
 }
@@ -105,6 +132,21 @@ mod tests {
         assert_eq!(arranged(&given, &here, 0), all(&["http://b:1", "http://a:1", "http://c:1"]));
         assert_eq!(arranged(&given, &here, 1), all(&["http://b:1", "http://c:1", "http://a:1"]));
         assert_eq!(arranged(&[], &[], 5), []);
+    }
+
+    #[test]
+    fn who_is_left_again_and_again_is_tried_less_often() {
+        let begin = Instant::now();
+        let mut home = Home::default();
+        let mut stays = |seconds| {
+            home.since = Some(begin);
+            home.left(begin + Duration::from_secs(seconds));
+            home.pause.as_secs()
+        };
+        assert_eq!([1, 1, 1, 1, 1, 1].map(&mut stays), [4, 8, 16, 32, 60, 60]);
+        assert_eq!(stays(300), 2);
+        home.left(begin);
+        assert_eq!(home.pause, FIRST_RETURN, "it wasn't there");
     }
 
     #[tokio::test]
