@@ -38,6 +38,7 @@ impl World {
             Action::Store { id, request } => self.ask_store(node, id, request),
             Action::Postgres { id, op, term } => self.op_begin(node, id, op, term),
             Action::Arm { term, deadline } => {
+                self.model_armed(node, term, deadline);
                 self.nodes[node].guard.armed = Some((term, deadline));
                 if self.nodes[node].pg.run == crate::pg::Run::Primary {
                     let pg = &mut self.nodes[node].pg;
@@ -97,6 +98,9 @@ impl World {
     // ---- the store ------------------------------------------------------------------------------
 
     fn ask_store(&mut self, node: Ix, id: RequestId, request: StoreRequest) {
+        if let StoreRequest::Txn(txn) = &request {
+            self.model_sent(node, id, txn);
+        }
         let life = self.nodes[node].agent.life;
         let sent = self.clock(node);
         let patience = self.queue.now + PATIENCE;
@@ -162,7 +166,7 @@ impl World {
                 let before = self.store.view().clone();
                 Some(match self.store.txn(&txn) {
                     Some(revision) => {
-                        self.applied(node, &txn, &before, ask.sent);
+                        self.applied(node, (id, life), &txn, &before, ask.sent);
                         StoreOutcome::Applied(revision)
                     }
                     None => StoreOutcome::Refused,
@@ -206,6 +210,7 @@ impl World {
     fn applied(
         &mut self,
         node: Ix,
+        (id, life): (RequestId, u32),
         txn: &pgherd_core::cluster::Txn,
         before: &std::sync::Arc<pgherd_core::cluster::ClusterView>,
         sent: Time,
@@ -222,6 +227,7 @@ impl World {
             after.revision
         );
         self.ledger_applied(node, txn, before, &after, sent);
+        self.model_applied(node, id, life, txn, &after);
         invariants::after_transaction(self, node, txn, before, &after);
         self.spread();
     }
@@ -319,6 +325,7 @@ impl World {
 
     fn send(&mut self, from: Ix, to: &NodeName, message: PeerMessage) {
         let Some(to) = self.index(to) else { return };
+        self.model_says(from, to, &message);
         if let PeerMessage::Pledge { ballot, answer } = &message {
             match answer {
                 PledgeAnswer::Pledged { .. } => {

@@ -220,6 +220,7 @@ impl World {
             return; // nobody promised that a Patroni without its lease is fenced
         }
         invariants::at_ack(self, node, commit, waited);
+        self.model_acknowledged(node, commit);
         self.ledger.acknowledged(commit, waited, now);
     }
 

@@ -9,6 +9,7 @@ use crate::report;
 use crate::run::{Outcome, Wanted, seed};
 use crate::scenario;
 use crate::stats::Stats;
+use crate::world::Violation;
 
 const HELP: &str = "\
 Simulates clusters under faults, and says when an invariant is broken.
@@ -21,6 +22,7 @@ cargo sim --minutes M          as many seeds as fit
    --patroni                   some of the nodes have a Patroni instead of ours
    --all                       go on after a violation, one line for each
    --mutant NAME               with one law broken on purpose
+   --by-model                  only the model's rules are asked (docs/protocol.md, The model)
 cargo sim mutants [--most N]   each broken law must be noticed within N seeds (default 3000)
 cargo sim scenarios [--update] [FILES]
 cargo sim replay FILE          an agent's record (pgherd.record) through the same core
@@ -79,6 +81,7 @@ fn parse(words: &[String]) -> Result<Words, String> {
             "--patroni" => out.wanted.patroni = true,
             "--trace" => out.wanted.trace = true,
             "--all" => out.all = true,
+            "--by-model" => out.wanted.by_model = true,
             "--update" => out.update = true,
             "--seeds" => out.seeds = Some(number()?),
             "--from" => out.from = Some(number()?),
@@ -199,33 +202,45 @@ fn bench(words: &Words, outside: Outside) -> ExitCode {
 fn mutants(words: &Words) -> ExitCode {
     let most = words.most.unwrap_or(3_000);
     let mut missed = 0;
-    report::line(&format!("{:<24} {:<32} {:>8} {:>10}", "mutant", "caught by", "seed", "step"));
-    for mutant in Mutant::ALL {
-        if words.wanted.mutant.is_some_and(|only| only != mutant) {
-            continue;
-        }
-        let wanted = Wanted { mutant: Some(mutant), ..words.wanted };
-        let first = words.from.unwrap_or(1);
-        let caught = (first..=most).find_map(|number| {
-            report::progress(&format!("{mutant:?}: seed {number}"));
-            let violation = seed(number, wanted).violation?;
-            // Another run than before may get stuck for reasons of its own.
-            let slow = violation.invariant == "liveness" && mutant != Mutant::NeverRewinds;
-            if slow {
-                return None;
-            }
-            // What the laws as they are break too proves nothing.
-            let sound = Wanted { mutant: None, ..words.wanted };
-            seed(number, sound).violation.is_none().then_some((number, violation))
-        });
-        report::progress("");
-        let name = format!("{mutant:?}");
+    let mut row = |mutant: Mutant, by: &str, wanted: Wanted| {
+        let caught = catch(mutant, wanted, words.from.unwrap_or(1), most);
+        let name = format!("{mutant:?}{by}");
         if let Some((number, v)) = caught {
-            report::line(&format!("{name:<24} {:<32} {number:>8} {:>10}", v.invariant, v.step));
+            report::line(&format!("{name:<38} {:<32} {number:>8} {:>10}", v.invariant, v.step));
         } else {
             missed += 1;
-            report::line(&format!("{name:<24} {:<32} {most:>8} {:>10}", "NOT CAUGHT", "-"));
+            report::line(&format!("{name:<38} {:<32} {most:>8} {:>10}", "NOT CAUGHT", "-"));
+        }
+    };
+    report::line(&format!("{:<38} {:<32} {:>8} {:>10}", "mutant", "caught by", "seed", "step"));
+    let chosen = |mutant: &Mutant| words.wanted.mutant.is_none_or(|only| only == *mutant);
+    for mutant in Mutant::ALL.into_iter().filter(chosen) {
+        if !words.wanted.by_model {
+            row(mutant, "", words.wanted);
         }
     }
+    // The model must notice by itself what breaks a rule of its own.
+    for mutant in crate::refine::NOTICES.into_iter().filter(chosen) {
+        row(mutant, ", by the model", Wanted { by_model: true, ..words.wanted });
+    }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The first seed that notices.
+fn catch(mutant: Mutant, wanted: Wanted, first: u64, most: u64) -> Option<(u64, Violation)> {
+    let broken = Wanted { mutant: Some(mutant), ..wanted };
+    let caught = (first..=most).find_map(|number| {
+        report::progress(&format!("{mutant:?}: seed {number}"));
+        let violation = seed(number, broken).violation?;
+        // Another run than before may get stuck for reasons of its own.
+        let slow = violation.invariant == "liveness" && mutant != Mutant::NeverRewinds;
+        if slow {
+            return None;
+        }
+        // What the laws as they are break too proves nothing.
+        let sound = Wanted { mutant: None, ..wanted };
+        seed(number, sound).violation.is_none().then_some((number, violation))
+    });
+    report::progress("");
+    caught
 }

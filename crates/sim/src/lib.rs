@@ -23,6 +23,7 @@ mod patroni;
 mod pg;
 mod postmaster;
 mod queue;
+mod refine;
 mod replay;
 mod report;
 mod rng;

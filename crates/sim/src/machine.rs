@@ -203,6 +203,7 @@ impl World {
             let tool = matches!(op.op, PgOp::Init | PgOp::Rewind { .. } | PgOp::Clone { .. });
             !(tool && op.life == life)
         });
+        self.model_agent_dies(node);
         if self.nodes[node].up {
             self.tell_peers_closed(node);
         }
@@ -227,6 +228,11 @@ impl World {
         {
             let line = format!("n{} < {words}", node + 1);
             self.tell(&line);
+        }
+        if let Input::Store { id, outcome } = &input {
+            self.model_answered(node, *id, outcome);
+        } else if let Input::View(view) = &input {
+            self.model_looks(node, view);
         }
         let Some(core) = self.nodes[node].agent.node.as_mut() else { return };
         core.handle(now, input);
@@ -275,7 +281,8 @@ impl World {
         }
         let agent = &mut self.nodes[node].agent;
         if let Some((seq, record)) = agent.writing.pop_front() {
-            agent.durable = record;
+            agent.durable = record.clone();
+            self.model_persisted(node, &record);
             self.agent_input(node, life, Input::Persisted { seq });
         }
     }

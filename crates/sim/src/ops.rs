@@ -220,6 +220,7 @@ impl World {
         if !rewind {
             self.nodes[node].pg.dir = None;
             self.nodes[node].pg.removed = false;
+            self.model_data(node, true);
             return Ok(());
         }
         let branches = &self.branches;
@@ -232,6 +233,7 @@ impl World {
             return Err(PgFailureKind::RewindImpossible);
         }
         dir.broken = Some(BrokenData::RewindInterrupted);
+        self.model_data(node, true);
         Ok(())
     }
 
@@ -254,6 +256,7 @@ impl World {
         {
             let names = self.names_of(&names.clone());
             self.nodes[node].pg.next_names = Some(names);
+            self.model_list(node, &names, false);
             invariants::sync_covers_list::check(self, node);
             self.release_waiting(node);
         }
@@ -323,6 +326,7 @@ impl World {
                 self.story(|| format!("n{name} made the first data directory"));
                 let dir = self.nodes[node].pg.dir.as_mut().ok_or(PgFailureKind::ToolFailed)?;
                 dir.broken = None;
+                self.model_data(node, false);
             }
             PgOp::StartPrimary { .. } => {
                 let running = self.nodes[node].pg.run == Run::Primary;
@@ -398,6 +402,7 @@ impl World {
                 dir.min_recovery_end = dir.wal.end;
             }
         }
+        self.model_data(node, false);
         Ok(())
     }
 
@@ -420,6 +425,7 @@ impl World {
             ..theirs
         });
         self.nodes[node].pg.removed = false;
+        self.model_data(node, false);
         Ok(())
     }
 
@@ -467,6 +473,7 @@ impl World {
         pg.names = set;
         pg.next_names = None;
         pg.list = names.clone();
+        self.model_list(node, &set, true);
         note!(
             self,
             "n{} synchronous_standby_names: {} of {:?}",

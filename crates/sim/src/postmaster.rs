@@ -106,6 +106,7 @@ impl World {
             pg.visible = dir.wal.end;
             pg.reign = self.ledger.begin_reign(node, term, dir.wal);
         }
+        self.model_promoted(node, term);
         let (name, shown) = (node + 1, term.map_or(0, |t| t.0));
         note!(self, "n{name} is primary under term {shown}");
         self.story(|| format!("n{name} is primary (term {shown})"));
@@ -148,9 +149,9 @@ impl World {
         pg.names = Names::default();
         pg.next_names = None;
         pg.term = None;
-        if pg.removed {
+        let gone = std::mem::take(&mut pg.removed);
+        if gone {
             pg.dir = None;
-            pg.removed = false;
         }
         let replayed = pg.replayed;
         if let Some(dir) = &mut pg.dir {
@@ -169,6 +170,16 @@ impl World {
                 _ => {}
             }
         }
+        self.model_pg_gone(
+            node,
+            matches!(
+                was,
+                Run::Primary | Run::Stopping { primary: true } | Run::Zombie { primary: true }
+            ),
+        );
+        if gone {
+            self.model_data(node, true);
+        }
     }
 
     /// The directory vanishes, under running processes or not.
@@ -182,6 +193,7 @@ impl World {
         } else {
             pg.removed = true;
         }
+        self.model_data(node, !self.nodes[node].pg.removed);
         self.stats.sometimes.removed += 1;
         note!(self, "n{} the data directory is removed", node + 1);
     }

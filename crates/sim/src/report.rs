@@ -209,6 +209,11 @@ pub(crate) fn summary(stats: &Stats, wall: std::time::Duration) {
     for counter in &each {
         line(&row(counter));
     }
+    let shown = stats.judged.each();
+    if stats.judged.worlds + stats.judged.skipped > 0 {
+        line("held against the model:");
+        shown.iter().for_each(|counter| line(&row(counter)));
+    }
     let never: Vec<_> = each.iter().filter(|(_, n)| *n == 0).map(|(w, _)| *w).collect();
     if stats.seeds >= 1000 && !never.is_empty() {
         line(&format!("NEVER in {} seeds: {}", stats.seeds, never.join(", ")));

@@ -31,6 +31,8 @@ pub struct Wanted {
     pub mutant: Option<Mutant>,
     /// Some nodes' agents are Patroni.
     pub patroni: bool,
+    /// Only the model's rules are asked.
+    pub by_model: bool,
     /// Print every event.
     pub trace: bool,
 }
@@ -96,6 +98,7 @@ fn draw(seed: u64, wanted: Wanted) -> (Options, Micros) {
         patroni: patroni(&mut rng, nodes, wanted),
         clients: true,
         plain_clocks: false,
+        by_model: wanted.by_model,
     };
     more(&mut rng, &mut options);
     (options, length)
@@ -166,6 +169,7 @@ fn once(seed: u64, wanted: Wanted, trace: Trace) -> Outcome {
         words.push_str(&format!(", Patroni {:b}", options.patroni));
     }
     let mut world = World::new(options);
+    world.judge_by_model();
     world.trace = trace;
     world.faults.write_bytes = 2_000;
     world.run(BOOTSTRAP);
@@ -176,6 +180,7 @@ fn once(seed: u64, wanted: Wanted, trace: Trace) -> Outcome {
         world.heal_and_demand();
     }
     world.stats.seeds = 1;
+    world.stats.judged = world.refine.judged.clone();
     world.stats.events = world.steps;
     world.stats.micros = world.queue.now;
     let last = match std::mem::take(&mut world.trace) {

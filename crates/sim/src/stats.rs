@@ -2,6 +2,8 @@
 
 use pgherd_core::cluster::Accession;
 
+use crate::refine::Judged;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident: $words:literal,)*) => {
         /// Counters of things that must sometimes happen, or the run showed nothing.
@@ -84,6 +86,7 @@ pub(crate) struct Stats {
     pub(crate) reads: u64,
     pub(crate) lost_async: u64,
     pub(crate) sometimes: Sometimes,
+    pub(crate) judged: Judged,
 }
 
 impl Stats {
@@ -97,6 +100,7 @@ impl Stats {
         self.reads += other.reads;
         self.lost_async += other.lost_async;
         self.sometimes.add(&other.sometimes);
+        self.judged.add(&other.judged);
     }
 
     pub(crate) fn accession(&mut self, by: Accession) {

@@ -23,6 +23,7 @@ impl World {
     pub(crate) fn append(&mut self, node: Ix, bytes: u64) {
         if let Some(dir) = self.nodes[node].pg.dir.as_mut() {
             self.branches.append(&mut dir.wal, bytes);
+            self.model_wrote(node);
             self.forward(node);
         }
     }
@@ -78,6 +79,7 @@ impl World {
         }
         if grown {
             invariants::promise_kept::check_received(self, node, from);
+            self.model_flushed(node, from, wal);
             self.forward(node);
         }
         self.reply(node, from, conn);
@@ -115,6 +117,7 @@ impl World {
         sender.flushed = sender.flushed.max(flushed);
         sender.replayed = sender.replayed.max(replayed);
         if news {
+            self.model_heard(node, of, flushed);
             self.release_waiting(node);
         }
     }
@@ -211,6 +214,7 @@ impl World {
         }
         note!(self, "n{} streams from n{}", node + 1, up + 1);
         self.story(|| format!("n{} streams from n{}", node + 1, up + 1));
+        self.model_streams(node, Some(up));
         self.reply(node, up, conn);
         self.queue.after(1_000, Event::Poke { node: up, to: node, conn });
     }
@@ -244,6 +248,7 @@ impl World {
     /// The WAL receiver's process ends; its upstream notices when the way is open.
     pub(crate) fn drop_receiver(&mut self, node: Ix) {
         let Some(receiver) = self.nodes[node].pg.receiver.take() else { return };
+        self.model_streams(node, None);
         if self.net.pg(node, receiver.from) {
             let delay = self.rng.between(200, 3_000);
             let (node, peer, conn) = (receiver.from, node, receiver.conn);
@@ -273,7 +278,9 @@ impl World {
         let pg = &mut self.nodes[node].pg;
         if pg.receiver.is_some_and(|r| r.conn == conn) {
             pg.receiver = None;
+            self.model_streams(node, None);
         }
+        let pg = &mut self.nodes[node].pg;
         if pg.senders[peer].is_some_and(|s| s.conn == conn) {
             pg.senders[peer] = None;
             self.release_waiting(node);

@@ -34,3 +34,36 @@ fn scenarios_are_golden() {
         complaints.join("\n")
     );
 }
+
+#[test]
+fn the_model_judges_what_matters() {
+    let mut sums = crate::stats::Stats::default();
+    for number in 1..=40 {
+        sums.add(&seed(number, Wanted { by_model: true, ..Wanted::default() }).stats);
+    }
+    let judged = &sums.judged;
+    let must = [
+        judged.worlds,
+        judged.acks,
+        judged.lists,
+        judged.syncs,
+        judged.claims,
+        judged.promises,
+        judged.pledges,
+        judged.takes,
+        judged.follows,
+        judged.holds,
+        judged.relies,
+        judged.data,
+    ];
+    assert!(must.iter().all(|count| *count > 0), "{judged:?}");
+}
+
+#[test]
+fn the_model_notices_broken_laws_by_itself() {
+    for mutant in crate::refine::NOTICES {
+        let wanted = Wanted { mutant: Some(mutant), by_model: true, ..Wanted::default() };
+        let caught = (1..=300).find_map(|number| seed(number, wanted).violation);
+        assert!(caught.is_some_and(|v| v.invariant == "model"), "{mutant:?}");
+    }
+}

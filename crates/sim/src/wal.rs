@@ -57,6 +57,11 @@ impl Branches {
         self.0[branch as usize].timeline
     }
 
+    /// Where a branch begins; `None`: there is none of this number.
+    pub(crate) fn parent(&self, branch: usize) -> Option<Option<Wal>> {
+        self.0.get(branch).map(|branch| branch.parent)
+    }
+
     fn end(&self, branch: BranchId) -> Lsn {
         self.0[branch as usize].end
     }

@@ -16,6 +16,7 @@ use crate::machine::Machine;
 use crate::net::Net;
 use crate::pg::MAX_NODES;
 use crate::queue::Queue;
+use crate::refine::Refine;
 use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::wal::Branches;
@@ -37,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) clients: bool,
     /// All clocks are the world's.
     pub(crate) plain_clocks: bool,
+    /// Only the model judges.
+    pub(crate) by_model: bool,
 }
 
 /// A broken invariant.
@@ -80,6 +83,7 @@ pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) faults: Faults,
     pub(crate) ledger: Ledger,
+    pub(crate) refine: Refine,
     pub(crate) stats: Stats,
     pub(crate) trace: Trace,
     /// Decisions and role changes, for scenarios.
@@ -127,6 +131,7 @@ impl World {
             router: Router::default(),
             faults: Faults::default(),
             ledger: Ledger::new(options.nodes),
+            refine: Refine::new(),
             stats: Stats::default(),
             trace: Trace::Off,
             story: None,
@@ -252,7 +257,8 @@ impl World {
 
     /// Records the first broken invariant; the world stops after this event.
     pub(crate) fn broken(&mut self, rule: crate::invariants::Rule, found: String) {
-        if self.violation.is_none() {
+        let judges = !self.options.by_model || rule.name == crate::refine::RULE.name;
+        if self.violation.is_none() && judges {
             note!(self, "VIOLATION {}: {found}", rule.name);
             self.violation = Some(Violation {
                 invariant: rule.name,

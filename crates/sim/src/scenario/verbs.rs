@@ -409,6 +409,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
         patroni,
         clients: true,
         plain_clocks: true,
+        by_model: false,
     };
     let mut world = World::new(options);
     world.faults.write_bytes = 2_000;
