@@ -10,7 +10,7 @@ use pgherd_core::cluster::{Compare, Key, Op, Purpose, Status, Txn, Value};
 use pgherd_core::{LeaseId, NodeName, RequestId, Revision, StoreOutcome, StoreRequest};
 use pgherd_store::{
     Client, Credentials, DISCOVERY_INTERVAL, Error, Event, InvalidEndpoint, KeyValue, Options,
-    Order, Refusal, Snapshot, TlsFiles,
+    Order, Refusal, Snapshot, Srv, TlsFiles,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -38,6 +38,11 @@ pub fn options(settings: &StoreSettings) -> Result<Options, InvalidEndpoint> {
         tls: TlsFiles { ca: cacert, cert, key },
         discovery: settings.discover.then_some(DISCOVERY_INTERVAL),
         order: Order::NearestFirst,
+        srv: settings.srv.as_ref().map(|srv| Srv {
+            domain: srv.domain.clone(),
+            suffix: srv.suffix.clone(),
+            nameservers: Vec::new(),
+        }),
         ..Options::new(endpoints)
     })
 }

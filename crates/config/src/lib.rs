@@ -41,7 +41,7 @@ pub use origin::Origin;
 pub use postgres::{PostgresSettings, Role, effective};
 pub use problem::{Problem, Severity};
 pub use secret::Secret;
-pub use settings::{Login, Settings, StoreSettings, StoreTls};
+pub use settings::{Login, Settings, StoreSettings, StoreSrv, StoreTls};
 pub use sources::Sources;
 pub use standby::{StandbyCluster, standby_cluster};
 pub use watchdog::{WatchdogMode, WatchdogSettings};

@@ -47,6 +47,19 @@ pub fn key_part(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name of DNS, with or without the dot at its end.
+pub fn domain(text: &str) -> Result<String, String> {
+    let legal = |label: &str| {
+        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        matches!(label.len(), 1..=63) && label.chars().all(letter)
+    };
+    if text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err("a domain's name".to_owned())
+    }
+}
+
 /// Any of Patroni's ways to say yes and no.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {

@@ -87,12 +87,23 @@ pub struct Settings {
 pub struct StoreSettings {
     /// `http://host:port`, `https://host:port` or `unix:///path`, one per member.
     pub endpoints: Vec<String>,
+    /// The domain whose SRV records name the members; `endpoints` are for want of any.
+    pub srv: Option<StoreSrv>,
     /// For a store with authentication.
     pub login: Option<Login>,
     /// For endpoints with https.
     pub tls: StoreTls,
     /// Ask the store for members that are not among the endpoints.
     pub discover: bool,
+}
+
+/// Where DNS names the store's members.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StoreSrv {
+    /// The domain.
+    pub domain: String,
+    /// What follows the service's name, as in `_etcd-client-SUFFIX._tcp`.
+    pub suffix: Option<String>,
 }
 
 /// The files of TLS to the store; PEM, read again for each connection.

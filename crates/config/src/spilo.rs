@@ -195,13 +195,23 @@ fn files(environment: &BTreeMap<String, String>, tree: &mut Tree) {
     }
 }
 
+/// Spilo's own name for `srv`, for want of hosts.
+const DISCOVERY: &str = "ETCD_DISCOVERY_DOMAIN";
+
 /// `ETCD3_HOSTS` and the like. `ETCD_...` was etcd's second API; its servers speak the third too.
 fn store(environment: &BTreeMap<String, String>, tree: &mut Tree, problems: &mut Vec<Problem>) {
     let prefix = ["ETCD3_", "ETCD_"].into_iter().find(|prefix| {
         let keys = STORE.iter().map(|key| format!("{prefix}{}", key.to_ascii_uppercase()));
         keys.into_iter().any(|name| environment.get(&name).is_some_and(|text| !text.is_empty()))
     });
-    let Some(prefix) = prefix else { return };
+    let Some(prefix) = prefix else {
+        let domain = environment.get(DISCOVERY).filter(|text| !text.is_empty());
+        if let Some(domain) = domain {
+            let node = Node::of(&Origin::Spilo(DISCOVERY.into()), Value::Text(domain.clone()));
+            tree.put(&["etcd3", "srv"], node);
+        }
+        return;
+    };
     for key in STORE {
         let name = format!("{prefix}{}", key.to_ascii_uppercase());
         let Some(text) = environment.get(&name).filter(|text| !text.is_empty()) else { continue };
@@ -267,6 +277,15 @@ mod tests {
         assert_eq!(layers[0].to_json()["etcd3"], json!({"host": "e:2379"}));
         assert_eq!(layers[1].get("postgresql").unwrap().origin.to_string(), format!("{WHOLE}:1"));
         assert_eq!(problems.len(), 1, "{problems:?}");
+        let srv = |pairs: &[(&str, &str)]| {
+            let (layers, problems) = super::layers(&environment(pairs), &machine());
+            assert!(problems.is_empty(), "{problems:?}");
+            layers[0].to_json()["etcd3"].clone()
+        };
+        let domain = ("ETCD_DISCOVERY_DOMAIN", "example.org");
+        assert_eq!(srv(&[domain]), json!({"srv": "example.org"}));
+        assert_eq!(srv(&[domain, ("ETCD_HOST", "e:1")]), json!({"host": "e:1"}));
+        assert_eq!(srv(&[("ETCD3_SRV", "a"), ("ETCD3_SRV_SUFFIX", "b")])["srv_suffix"], "b");
         // An ordinary host has such variables too.
         assert!(!applies(&environment(&[("PGDATA", "/x"), ("PGPORT", "1"), ("SCOPE", "")])));
     }

@@ -1,5 +1,5 @@
 //! `etcd3`: where the store is, and how to be let in (contract 3.3). A pure function of the section.
-//! Leaves opening files and connections to the store's client.
+//! Leaves opening files and connections, and asking DNS, to the store's client.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,14 @@ use crate::parse;
 use crate::problem::Problem;
 use crate::secret::Secret;
 use crate::section::Section;
-use crate::settings::{Login, StoreSettings, StoreTls};
+use crate::settings::{Login, StoreSettings, StoreSrv, StoreTls};
 
 const PORT: u16 = 2379;
 const OTHER_STORES: [&str; 5] = ["consul", "zookeeper", "exhibitor", "kubernetes", "raft"];
-const SRV: [&str; 4] = ["srv", "srv_suffix", "discovery_srv", "srv_domain"];
+const SRV: [&str; 3] = ["srv", "discovery_srv", "srv_domain"];
 
-/// `etcd3`, or `etcd` with the same keys: `hosts`, `host`, `url` or `proxy`, with or without a scheme.
+/// `etcd3`, or `etcd` with the same keys: `hosts`, `host`, `url` or `proxy`, with or without a scheme,
+/// or `srv`, before which only `proxy` goes.
 pub fn store_address(root: &Section<'_>) -> Option<StoreSettings> {
     for other in OTHER_STORES {
         if root.has(other) {
@@ -37,8 +38,9 @@ pub fn store_address(root: &Section<'_>) -> Option<StoreSettings> {
         }
         None => by_hosts(&section, protocol),
     };
-    refuse_srv(&section);
-    if tls != StoreTls::default() && endpoints.iter().all(|e| e.starts_with("http://")) {
+    let srv = srv(&section).filter(|_| by_url != Some("proxy"));
+    let plain = srv.is_none() && endpoints.iter().all(|e| e.starts_with("http://"));
+    if tls != StoreTls::default() && plain {
         let words = "of no effect: no endpoint is https; write 'protocol: https'";
         section.note(Problem::warning(None, section.place("cacert"), words));
     }
@@ -46,7 +48,8 @@ pub fn store_address(root: &Section<'_>) -> Option<StoreSettings> {
     // Sockets are one machine's, and what a proxy's members say of themselves is not for us.
     let remote = endpoints.iter().all(|endpoint| !endpoint.starts_with("unix:"));
     let discover = remote && !use_proxies && by_url != Some("proxy");
-    (!endpoints.is_empty()).then_some(StoreSettings { endpoints, login, tls, discover })
+    let somewhere = srv.is_some() || !endpoints.is_empty();
+    somewhere.then_some(StoreSettings { endpoints, srv, login, tls, discover })
 }
 
 fn chosen<'a>(root: &Section<'a>) -> Option<Section<'a>> {
@@ -128,14 +131,28 @@ fn by_hosts(section: &Section<'_>, protocol: &str) -> Vec<String> {
     endpoints.collect()
 }
 
-fn refuse_srv(section: &Section<'_>) {
-    for key in SRV {
-        if section.take(key).is_some() {
-            let words = "pgherd looks up no SRV records; write the members under 'hosts' (one that \
-                         is up is enough, the others are found)";
-            section.note(Problem::error(None, section.place(key), words));
+/// The domain whose records name the members, under any of Patroni's three names.
+fn srv(section: &Section<'_>) -> Option<StoreSrv> {
+    let found: Vec<_> = SRV.into_iter().filter(|key| section.has(key)).collect();
+    // As in Patroni, where the aliases are written over the key.
+    let domains: Vec<_> = found.iter().map(|key| section.optional(key, parse::domain)).collect();
+    let domain = domains.into_iter().next_back().flatten();
+    if let [ignored @ .., last] = found.as_slice() {
+        for key in ignored {
+            let words = format!("ignored, because there is '{last}'");
+            section.note(Problem::warning(None, section.place(key), words));
+        }
+        if section.has("proxy") {
+            let words = "ignored, because there is 'proxy'";
+            section.note(Problem::warning(None, section.place(last), words));
         }
     }
+    let suffix = section.optional("srv_suffix", parse::domain);
+    if suffix.is_some() && found.is_empty() {
+        let words = "of no effect without 'srv'";
+        section.note(Problem::warning(None, section.place("srv_suffix"), words));
+    }
+    Some(StoreSrv { domain: domain?, suffix })
 }
 
 /// One address of the store as a URL; without a port it is etcd's.
@@ -248,6 +265,34 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_names_the_members_and_hosts_are_for_want_of_it() {
+        let srv = |domain: &str, suffix: Option<&str>| {
+            Some(StoreSrv { domain: domain.to_owned(), suffix: suffix.map(ToOwned::to_owned) })
+        };
+        for key in SRV {
+            let store =
+                good(&format!("etcd3: {{{key}: example.org, srv_suffix: db, cacert: /ca}}"));
+            assert_eq!((store.srv, store.endpoints), (srv("example.org", Some("db")), vec![]));
+            assert!(store.discover);
+        }
+        let store = good("etcd3: {hosts: 'a:1', srv: etcd.example.org., use_proxies: on}");
+        assert_eq!((store.srv, store.discover), (srv("etcd.example.org.", None), false));
+        assert_eq!(store.endpoints, ["http://a:1"]);
+        assert_eq!(good("etcd3: {url: 'http://a:1', srv: x}").srv, srv("x", None));
+        let (store, warned) = read("etcd3: {proxy: 'http://a:1', srv: x}");
+        assert_eq!(store.unwrap().srv, None);
+        assert!(warned[0].to_string().contains("'proxy'"), "{warned:?}");
+        let (store, warned) = read("etcd3: {srv: x, discovery_srv: z}");
+        assert_eq!(store.unwrap().srv, srv("z", None));
+        assert!(warned[0].to_string().contains("'discovery_srv'"), "{warned:?}");
+        let (_, warned) = read("etcd3: {hosts: 'a:1', srv_suffix: x}");
+        assert!(warned[0].to_string().contains("without 'srv'"), "{warned:?}");
+        for text in ["'http://x'", "'x:2379'", "'a..b'", "'.'", "'a b'"] {
+            assert!(bad(&format!("etcd3: {{srv: {text}}}")).contains("a domain's name"), "{text}");
+        }
+    }
+
+    #[test]
     fn tls_and_login() {
         let store = good(
             "etcd3: {hosts: 'a:1', protocol: https, cacert: /ca, cert: /c, key: /k, \
@@ -268,7 +313,6 @@ mod tests {
         let (found, warned) = read("etcd: {hosts: 'a:1'}");
         assert_eq!(found.unwrap().endpoints, ["http://a:1"]);
         assert!(warned[0].to_string().contains("API v2"), "{warned:?}");
-        assert!(bad("etcd3: {srv: example.org}").contains("SRV"));
         assert!(bad("zookeeper: {hosts: 'a:1'}").contains("etcd's v3 API only"));
         assert!(bad("scope: x").contains("this section is needed"));
     }

@@ -60,6 +60,9 @@ pub enum Obstacle {
     /// There is none to ask.
     #[error("no endpoint is configured")]
     NoEndpoint,
+    /// None is configured, and DNS names none.
+    #[error("{0}")]
+    Lookup(LookupTrouble),
     /// Other members took all the time that the call had.
     #[error("the time was up before there was a connection")]
     TimeUp,
@@ -112,6 +115,40 @@ pub enum Obstacle {
     Tls(String),
 }
 
+/// Why DNS names no member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupTrouble {
+    /// There is no such record.
+    #[error(
+        "DNS has no SRV record of etcd's there: neither {}; add one, or configure the members themselves",
+        .asked.join(" nor ")
+    )]
+    Absent {
+        /// The names that have none.
+        asked: Vec<String>,
+    },
+    /// Nobody knows whether there is one.
+    #[error(
+        "the SRV record {name} can't be looked up: {why}; check the nameservers in /etc/resolv.conf"
+    )]
+    Unanswered {
+        /// The name that was asked for.
+        name: String,
+        /// What the last nameserver said.
+        why: String,
+    },
+    /// Only peers are named, and none of them says where the members' client ports are.
+    #[error(
+        "the peers that the SRV record {name} names don't tell the members: {why}; add a record _etcd-client or _etcd-client-ssl"
+    )]
+    Peers {
+        /// The record's name.
+        name: String,
+        /// What the last peer said.
+        why: String,
+    },
+}
+
 /// Why a member's certificate is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateTrouble {
@@ -151,7 +188,7 @@ impl Obstacle {
             Self::Broken(_) => 2,
             Self::Silent(_) => 3,
             Self::Stale { .. } => 4,
-            Self::NoLeader => 5,
+            Self::NoLeader | Self::Lookup(_) => 5,
             Self::SpeaksTls | Self::SpeaksPlain => 6,
             Self::ServerCertificate(_) | Self::ClientCertificate(_) | Self::Tls(_) => 7,
             Self::File { .. } | Self::NoEndpoint => 8,

@@ -41,9 +41,9 @@ mod types;
 
 pub use client::{
     ATTEMPT_TIMEOUT, Client, Credentials, DISCOVERY_INTERVAL, Endpoint, InvalidEndpoint, Options,
-    Order, TlsFiles, WatchEvent, Watcher,
+    Order, Srv, TlsFiles, WatchEvent, Watcher,
 };
-pub use error::{CertificateTrouble, Error, Obstacle, Refusal};
+pub use error::{CertificateTrouble, Error, LookupTrouble, Obstacle, Refusal};
 pub use types::{
     Compare, Event, Grant, Is, Key, KeyValue, Member, Op, OpReply, Range, RangeReply, Snapshot,
     Status, Target, Txn, TxnReply, Value, in_range, prefix_end,

@@ -48,6 +48,16 @@ fn a_transaction_keeps_its_conditions_leases_and_order() {
 }
 
 #[test]
+fn a_domain_is_enough_for_a_client() {
+    let srv = pgherd_config::StoreSrv { domain: "example.org".into(), suffix: Some("db".into()) };
+    let settings = StoreSettings { srv: Some(srv), discover: true, ..StoreSettings::default() };
+    let options = options(&settings).unwrap();
+    let expected =
+        Srv { domain: "example.org".into(), suffix: Some("db".into()), nameservers: Vec::new() };
+    assert_eq!((options.srv, options.endpoints), (Some(expected), Vec::new()));
+}
+
+#[test]
 fn a_new_line_of_history_gets_its_moment_and_an_old_one_keeps_its() {
     let line = |at, leader: Option<&str>| HistoryLine {
         timeline: Timeline(1),

@@ -6,7 +6,6 @@ use super::Kind::{
 use super::Kind::{Switch, Text, Whole};
 use super::{Key, local};
 
-const NOT_YET: &str = "pgherd reads this key of Patroni's but has no use for it yet";
 const NO_PYTHON: &str = "it is about Patroni's threads, which pgherd has not";
 
 pub(super) const KEYS: &[Key] = &[
@@ -120,12 +119,16 @@ pub(super) const KEYS: &[Key] = &[
     local("etcd3.proxy", Secret, "", "The URL of a proxy of etcd.").fixed(),
     local("etcd3.use_proxies", Switch, "off", "The hosts are proxies: don't ask for the members.")
         .fixed(),
-    local("etcd3.srv", Text, "", "The domain whose SRV records name the members.")
-        .also("discovery_srv")
-        .unused(NOT_YET)
-        .fixed(),
-    local("etcd3.srv_suffix", Text, "", "The suffix of the SRV records' service.")
-        .unused(NOT_YET)
+    local(
+        "etcd3.srv",
+        Text,
+        "",
+        "The domain whose SRV records name the members; while there are any, 'hosts' is not used.",
+    )
+    .also("discovery_srv")
+    .fixed(),
+    local("etcd3.srv_domain", Text, "", "The same as 'srv'.").fixed(),
+    local("etcd3.srv_suffix", Text, "", "What follows the service's name in the SRV records.")
         .fixed(),
     local("etcd3.protocol", Choice(&["http", "https"]), "http", "For hosts without a scheme.")
         .fixed(),

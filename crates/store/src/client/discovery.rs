@@ -1,6 +1,6 @@
-//! Members that nobody configured: the store's own list, asked from time to time. What is configured
-//! stays, and is tried first: it is known to be reachable from here, which the members' word for
-//! themselves is not. Leaves when to change members to the parent.
+//! Members that nobody configured: the store's own list, asked from time to time. What is configured,
+//! or named by DNS (`srv`), stays, and is tried first: it is known to be reachable from here, which
+//! the members' word for themselves is not. Leaves when to change members to the parent.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -27,7 +27,7 @@ impl Client {
             sleep_until(due).await;
             self.set_next_discovery(every);
             match self.member_list(LIMIT).await {
-                Ok(members) => self.learn(&members),
+                Ok(members) => self.know(|known| known.told = told(&members)),
                 Err(error) => {
                     tracing::debug!(%error, "the store's members can't be listed");
                     self.set_next_discovery(AGAIN.min(every));
@@ -41,30 +41,50 @@ impl Client {
         *next = Instant::now() + after;
     }
 
-    fn learn(&self, members: &[Member]) {
-        let mut known = self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner);
-        let all = merged(&known, &self.0.options.endpoints, members);
-        if *known != all {
-            let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
+    /// Changes what is known of members.
+    pub(super) fn know(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        let before = known.all();
+        change(&mut known);
+        let now = known.all();
+        if before != now {
+            let shown: Vec<String> = now.iter().map(ToString::to_string).collect();
             tracing::info!(endpoints = shown.join(" "), "the store's members changed");
-            *known = all;
         }
     }
 }
 
-/// The configured endpoints, in the order in which they are tried, then those of voting members that
-/// are not among them.
-fn merged(known: &[Endpoint], configured: &[Endpoint], members: &[Member]) -> Vec<Endpoint> {
+/// The members that are known.
+pub(super) struct Known {
+    /// Those that are configured, or that DNS named.
+    pub(super) given: Vec<Endpoint>,
+    /// Those that the store told of.
+    told: Vec<Endpoint>,
+}
+
+impl Known {
+    pub(super) fn new(given: Vec<Endpoint>) -> Self {
+        Self { given, told: Vec::new() }
+    }
+
+    /// Each once, in the order in which they are tried.
+    pub(super) fn all(&self) -> Vec<Endpoint> {
+        let more = self.told.iter().filter(|endpoint| !self.given.contains(endpoint));
+        self.given.iter().chain(more).cloned().collect()
+    }
+}
+
+/// Where voting members say that they are.
+fn told(members: &[Member]) -> Vec<Endpoint> {
     let voting = members.iter().filter(|member| !member.is_learner);
     let urls: BTreeSet<&String> = voting.flat_map(|member| &member.client_urls).collect();
-    let mut all = known.to_vec();
-    all.retain(|endpoint| configured.contains(endpoint));
+    let mut each = Vec::new();
     for endpoint in urls.into_iter().filter_map(|url| url.parse::<Endpoint>().ok()) {
-        if !all.contains(&endpoint) {
-            all.push(endpoint);
+        if !each.contains(&endpoint) {
+            each.push(endpoint);
         }
     }
-    all
+    each
 }
 
 #[cfg(test)]
@@ -87,10 +107,9 @@ mod tests {
             member(&["http://d:1"], true),
             member(&[], false),
         ];
-        let configured = ["http://c:1".parse().unwrap(), "http://z:1".parse().unwrap()];
-        let known = ["http://z:1", "http://gone:1", "http://c:1"].map(|text| text.parse().unwrap());
-        let all: Vec<String> =
-            merged(&known, &configured, &members).iter().map(ToString::to_string).collect();
+        let given = vec!["http://z:1".parse().unwrap(), "http://c:1".parse().unwrap()];
+        let known = Known { given, told: told(&members) };
+        let all: Vec<String> = known.all().iter().map(ToString::to_string).collect();
         assert_eq!(all, ["http://z:1", "http://c:1", "http://a:1", "https://b:1"]);
     }
 }

@@ -103,6 +103,7 @@ impl Endpoint {
             ) => true,
             Err(
                 Obstacle::NoEndpoint
+                | Obstacle::Lookup(_)
                 | Obstacle::TimeUp
                 | Obstacle::Unreachable(_)
                 | Obstacle::Silent(_)

@@ -5,8 +5,11 @@
 mod calls;
 mod connection;
 mod discovery;
+mod dns;
 mod endpoint;
 mod nearest;
+mod peers;
+mod srv;
 mod tls;
 mod version;
 mod watch;
@@ -22,12 +25,15 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use discovery::DISCOVERY_INTERVAL;
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use nearest::Order;
+pub use srv::Srv;
 pub use tls::TlsFiles;
 pub use watch::{WatchEvent, Watcher};
 
 use crate::error::{Error, Obstacle, Refusal};
 use crate::pb::StatusResponse;
 use connection::{Connection, ConnectionId, Greeting, TokenNumber};
+use discovery::Known;
+use srv::Lookups;
 use tls::Tls;
 
 /// How long one member may take to answer before another one is asked.
@@ -57,6 +63,9 @@ pub struct Options {
     pub endpoints: Vec<Endpoint>,
     /// In which order they are tried.
     pub order: Order,
+    /// The domain whose SRV records name members; while it names any, these are instead of
+    /// `endpoints`.
+    pub srv: Option<Srv>,
     /// For a store with authentication.
     pub credentials: Option<Credentials>,
     /// For endpoints with https.
@@ -76,6 +85,7 @@ impl Options {
         Self {
             endpoints,
             order: Order::default(),
+            srv: None,
             credentials: None,
             tls: TlsFiles::default(),
             discovery: None,
@@ -91,9 +101,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     options: Options,
-    tls: Tls,
-    /// The configured endpoints, and those that the store told of.
-    endpoints: RwLock<Vec<Endpoint>>,
+    tls: Arc<Tls>,
+    known: RwLock<Known>,
     next_discovery: std::sync::Mutex<Instant>,
     /// Held while connecting, so that many callers cause one connection attempt, not many.
     slot: Mutex<Slot>,
@@ -113,6 +122,9 @@ struct Slot {
     /// The endpoints are in the order that is wanted, and so many of them are on this machine.
     near: Option<usize>,
     home: nearest::Home,
+    /// How many attempts to connect failed since the last that didn't.
+    failures: usize,
+    lookups: Lookups,
 }
 
 /// Whether a call whose outcome is unknown may be sent once more.
@@ -128,6 +140,7 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
             .field("endpoints", &self.0.options.endpoints)
+            .field("srv", &self.0.options.srv)
             .finish_non_exhaustive()
     }
 }
@@ -138,8 +151,8 @@ impl Client {
     pub fn new(options: Options) -> Self {
         let cluster_id = AtomicU64::new(options.cluster_id.unwrap_or(0));
         Self(Arc::new(Inner {
-            tls: Tls::new(options.tls.clone()),
-            endpoints: RwLock::new(options.endpoints.clone()),
+            tls: Arc::new(Tls::new(options.tls.clone())),
+            known: RwLock::new(Known::new(options.endpoints.clone())),
             next_discovery: std::sync::Mutex::new(Instant::now()),
             options,
             slot: Mutex::default(),
@@ -159,7 +172,7 @@ impl Client {
     /// The members that this client knows: those that it was given, then those that it found.
     #[must_use]
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.0.endpoints.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner).all()
     }
 
     /// Sends a request until it is answered, refused, or the time is up; `Repeat` says what may be
@@ -180,7 +193,11 @@ impl Client {
         loop {
             match self.attempt(path, message.clone(), deadline).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => attempts.judge(error, repeat, deadline).await?,
+                Err(error) => {
+                    // It may be known of more by now.
+                    attempts.members = self.endpoints().len();
+                    attempts.judge(error, repeat, deadline).await?;
+                }
             }
         }
     }
@@ -252,10 +269,12 @@ impl Client {
             self.0.moves.send_modify(|moves| *moves += 1);
         }
         if self.0.options.order == Order::NearestFirst && slot.near.is_none() {
-            let (nearest, near) = nearest::nearest_first(&self.endpoints()).await;
-            *self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner) = nearest;
+            let (nearest, near) = nearest::nearest_first(&self.0.options.endpoints).await;
+            // Before DNS is asked: what it names has an order of its own.
+            self.0.known.write().unwrap_or_else(PoisonError::into_inner).given = nearest;
             slot.near = Some(near);
         }
+        self.look_up(&mut slot).await?;
         let endpoints = self.endpoints();
         let Some(endpoint) = endpoints.get(slot.index % endpoints.len().max(1)) else {
             let (endpoint, why) = ("(none)".to_owned(), Obstacle::NoEndpoint);
@@ -265,10 +284,12 @@ impl Client {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 slot.current = Some(connection.clone());
+                slot.failures = 0;
                 Ok(connection)
             }
             Err(error) => {
                 slot.index += 1;
+                slot.failures += 1;
                 Err(error)
             }
         }

@@ -10,6 +10,8 @@ mod etcd;
 mod etcdctl;
 mod failover;
 mod model;
+mod nameserver;
+mod srv;
 mod support;
 mod tls;
 mod watch;

@@ -66,6 +66,8 @@ impl Embedded {
 pub struct Etcd {
     pub child: Child,
     pub address: String,
+    /// The port for the other members.
+    pub peer: u16,
     scheme: &'static str,
     _dir: tempfile::TempDir,
 }
@@ -134,7 +136,8 @@ impl Etcd {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
-        let (url, peer) = (format!("{scheme}://{address}"), format!("http://127.0.0.1:{peer}"));
+        let url = format!("{scheme}://{address}");
+        let peer_url = format!("http://127.0.0.1:{peer}");
         let cluster: Vec<_> =
             cluster.iter().map(|(name, peer)| format!("{name}=http://127.0.0.1:{peer}")).collect();
         let child = Command::new(program)
@@ -142,14 +145,14 @@ impl Etcd {
             .arg("--data-dir")
             .arg(dir.path())
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &cluster.join(",")])
             .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, address, scheme, _dir: dir }
+        Self { child, address, peer, scheme, _dir: dir }
     }
 
     pub fn url(&self) -> String {
