@@ -193,3 +193,34 @@ pub(crate) struct StoreArgs {
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../../docs/configuration.md");
+
+    #[test]
+    fn flags_and_variables_of_programs_without_a_file_are_documented() {
+        let command = Cli::command();
+        for name in ["exporter", "init", "health", "store"] {
+            let program = command.find_subcommand(name).unwrap();
+            let title = format!("### `pgherd {name}`");
+            let section = DOCUMENTED.split_once(&title).unwrap().1;
+            let section = section.split("\n### ").next().unwrap();
+            // '--user' is said once of all.
+            let shown = program.get_arguments().filter(|argument| {
+                !argument.is_hide_set() && !["help", "user"].contains(&argument.get_id().as_str())
+            });
+            for argument in shown {
+                let flag = argument.get_long().map(|long| format!("`--{long}`"));
+                let variable = argument.get_env().map(|name| format!("`{}`", name.display()));
+                for word in flag.into_iter().chain(variable) {
+                    assert!(section.contains(&word), "{name}: {word}");
+                }
+            }
+        }
+    }
+}

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use crate::environment::variables;
 use crate::guc::{Accepts, CONTROLLED};
-use crate::schema::{Key, Kind, Scope, keys};
+use crate::schema::{Key, Kind, Scope, keys, of_router};
 
 const HEAD: &str = include_str!("configuration.head.md");
+const OTHERS: &str = include_str!("configuration.others.md");
 
 /// The whole document.
 #[must_use]
@@ -35,11 +36,13 @@ pub fn markdown() -> String {
     }
     text.push_str(&parameters());
     text.push_str(&environment());
+    text.push_str(&router());
+    text.push_str(OTHERS);
     text
 }
 
 fn line(key: &Key) -> String {
-    let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+    let (value, default) = (value(key), default(key));
     let scope = match key.scope {
         Scope::Local => "node",
         Scope::Dynamic => "cluster",
@@ -58,8 +61,33 @@ fn line(key: &Key) -> String {
     if let Some(why) = key.unused {
         let _ = write!(about, " *No effect: {why}.*");
     }
-    let value = if key.kind == Kind::Secret { "a secret".to_owned() } else { key.kind.describe() };
     format!("| `{}` | {value} | {default} | {scope} | {about} |\n", key.name())
+}
+
+fn value(key: &Key) -> String {
+    if key.kind == Kind::Secret { "a secret".to_owned() } else { key.kind.describe() }
+}
+
+fn default(key: &Key) -> String {
+    if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) }
+}
+
+fn router() -> String {
+    let mut text =
+        "\n## The router\n\n`pgherd router FILE` reads YAML with these keys at its root \
+                    ([example](../config/router.yml.example)), and the sections `log`, `etcd3` and \
+                    `ctl` of a node's file, which mean the same there. `PATRONI_SCOPE`, \
+                    `PATRONI_NAMESPACE` and the variables of these sections are stronger than the \
+                    file. At SIGHUP only `log` is read again.\n\n\
+                    | key | value | default | what |\n| --- | --- | --- | --- |\n"
+            .to_owned();
+    for key in of_router() {
+        let needed = if key.required { " Needed." } else { "" };
+        let (name, about) = (key.name(), key.about);
+        let _ =
+            writeln!(text, "| `{name}` | {} | {} | {about}{needed} |", value(key), default(key));
+    }
+    text
 }
 
 fn parameters() -> String {

@@ -5,6 +5,7 @@
 mod cluster;
 mod node;
 mod postgresql;
+mod router;
 
 use crate::parse;
 use crate::yaml::{Node, Value};
@@ -163,6 +164,12 @@ pub fn find(path: &str) -> Option<&'static Key> {
     })
 }
 
+/// The keys at the root of a router's file; its sections `log`, `etcd3` and `ctl` are a node's.
+#[must_use]
+pub fn of_router() -> &'static [Key] {
+    router::KEYS
+}
+
 /// The keys directly below a section; the root is the empty path.
 pub fn below(section: &str) -> impl Iterator<Item = &'static Key> {
     keys().filter(move |key| key.section() == section)
@@ -265,7 +272,7 @@ mod tests {
     #[test]
     fn each_key_is_there_once_below_a_section_and_its_default_is_legal() {
         let mut seen = std::collections::BTreeSet::new();
-        for key in keys() {
+        for key in keys().chain(of_router().iter().filter(|key| find(key.path).is_none())) {
             assert!(seen.insert(key.path), "{} twice", key.path);
             let section = key.section();
             if !section.is_empty() {

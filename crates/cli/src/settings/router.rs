@@ -103,3 +103,37 @@ fn addresses(root: &Section<'_>, key: &'static str) -> Vec<SocketAddr> {
     });
     parsed.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../../config/router.yml.example");
+
+    /// What is said of a file that can be used.
+    fn warnings(text: &str) -> Vec<String> {
+        let read = resolve(&Sources::file("router.yml", text));
+        let found = read.unwrap_or_else(|problems| panic!("{problems:?}"));
+        found.warnings.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn documentation_example_and_reader_have_the_same_keys() {
+        // A line that is only commented out shows a key, too.
+        let lines = EXAMPLE.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
+        let key = |line: &str| line.split_once(':').map(|(key, _)| key.to_owned());
+        let word = |key: &String| {
+            key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        let shown: BTreeSet<String> = lines.filter_map(key).filter(word).collect();
+        let documented = pgherd_config::schema::of_router().iter().map(|key| key.path);
+        let expected: BTreeSet<String> = documented.chain(["etcd3"]).map(str::to_owned).collect();
+        assert_eq!(shown, expected);
+        let whole = EXAMPLE.replace("# path_prefix:", "path_prefix:");
+        assert_eq!(warnings(&whole), [""; 0]);
+        // An unknown key would be one.
+        assert_eq!(warnings(&format!("{EXAMPLE}\nhobby: 1\n")).len(), 1);
+    }
+}
