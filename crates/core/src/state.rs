@@ -116,6 +116,8 @@ pub(crate) struct ListState {
     pub(crate) nobody_since: Option<Time>,
     /// Since when a listed node has not been streaming.
     pub(crate) lost_since: BTreeMap<NodeName, Time>,
+    /// Voters whose data is in another life than was admitted.
+    pub(crate) replaced: BTreeMap<NodeName, Instance>,
 }
 
 /// A planned hand-over that has begun.

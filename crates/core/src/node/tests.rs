@@ -346,14 +346,17 @@ fn an_older_view_is_ignored() {
 }
 
 fn primary(at: Time) -> Input {
-    let sender = |node: &str| SenderFacts {
-        node: name(node),
-        streaming: true,
-        flushed: Lsn(100),
-        replayed: Lsn(100),
+    primary_at(at, Lsn(100), Lsn(100))
+}
+
+/// A primary with that much WAL, of which n3 has so much, and n2 all.
+fn primary_at(at: Time, end: Lsn, third: Lsn) -> Input {
+    let sender = |node: &str| {
+        let flushed = if node == "n3" { third } else { end };
+        SenderFacts { node: name(node), streaming: true, flushed, replayed: flushed }
     };
     let role = PgRole::Primary(PrimaryFacts {
-        flushed: Lsn(100),
+        flushed: end,
         names: SyncNames { count: 1, names: vec![name("n2"), name("n3")] },
         senders: vec![sender("n2"), sender("n3")],
         history: Vec::new(),
@@ -363,6 +366,23 @@ fn primary(at: Time) -> Input {
     let running =
         RunningFacts { system_id: SystemId(7), instance: Instance(1), timeline: Timeline(1), role };
     Input::Postgres(PgFacts { at, state: PgState::Running(running) })
+}
+
+/// A replica's sign of life.
+fn streams() -> PeerBeat {
+    PeerBeat {
+        incarnation: Incarnation(3),
+        leads: None,
+        pg: PeerPg::Replica { streaming: true },
+        position: None,
+        timeline: Some(Timeline(1)),
+        instance: Some(Instance(3)),
+        hears_leader: true,
+        electable: true,
+        waits_for: Vec::new(),
+        ailment: None,
+        follows: None,
+    }
 }
 
 /// The leader's agent has restarted, and what the store shows of its new term.
@@ -429,22 +449,7 @@ fn what_is_removed_from_the_store_holds_on() {
 #[test]
 fn an_agent_that_restarts_changes_no_list() {
     let (mut bench, _) = returned();
-    bench.feed(Input::Peer {
-        from: name("n3"),
-        message: PeerMessage::Beat(PeerBeat {
-            incarnation: Incarnation(3),
-            leads: None,
-            pg: PeerPg::Replica { streaming: true },
-            position: None,
-            timeline: Some(Timeline(1)),
-            instance: Some(Instance(3)),
-            hears_leader: true,
-            electable: true,
-            waits_for: Vec::new(),
-            ailment: None,
-            follows: None,
-        }),
-    });
+    bench.feed(Input::Peer { from: name("n3"), message: PeerMessage::Beat(streams()) });
     for _ in 0..10 {
         bench.later(50);
         bench.feed(primary(bench.now));
@@ -545,4 +550,50 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
     }
     let decision = bench.node.decision();
     panic!("it waits for ever: {decision:?}");
+}
+
+/// n3's data was replaced by a copy that lacks what n3 had flushed before: it is admitted with all that was
+/// there when that was seen, not with what the list began with.
+#[test]
+fn a_replaced_voter_is_admitted_with_everything() {
+    let (mut bench, news) = returned();
+    let voters = [("n2", 2), ("n3", 3)].map(|(node, life)| (name(node), Some(Instance(life))));
+    let sync = SyncState { leader: Some(name("n1")), quorum: 1, voters: BTreeMap::from(voters) };
+    let sync = at(33, sync);
+    bench.feed(Input::View(Arc::new(ClusterView { revision: Revision(33), sync, ..news })));
+    let mut admitted = |life: u64, theirs: u64, mine: u64| {
+        let mut published = false;
+        for _ in 0..40 {
+            bench.later(50);
+            for (node, life) in [("n2", 2), ("n3", life)] {
+                let beat = PeerBeat { instance: Some(Instance(life)), ..streams() };
+                let message = PeerMessage::Beat(beat);
+                bench.feed(Input::Peer { from: name(node), message });
+            }
+            bench.feed(primary_at(bench.now, Lsn(mine), Lsn(theirs)));
+            for (id, request) in bench.requests() {
+                let outcome = match &request {
+                    StoreRequest::Txn(txn) => {
+                        published |= txn.then.iter().any(|op| match op {
+                            Op::Put(_, Value::Sync(sync), _) => {
+                                sync.voters.get(&name("n3")) == Some(&Some(Instance(life)))
+                            }
+                            Op::Put(..) | Op::Delete(_) => false,
+                        });
+                        StoreOutcome::Applied(Revision(33))
+                    }
+                    StoreRequest::KeepAlive(_) => StoreOutcome::Alive,
+                    StoreRequest::GrantLease { .. } | StoreRequest::Read => StoreOutcome::NotSent,
+                };
+                bench.feed(Input::Store { id, outcome });
+            }
+            if let Some((id, _)) = bench.take_operation() {
+                bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+            }
+        }
+        published
+    };
+    admitted(3, 500, 500);
+    assert!(!admitted(9, 150, 500), "it may lack what it had acknowledged");
+    assert!(admitted(9, 600, 600));
 }

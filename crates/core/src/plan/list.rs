@@ -2,7 +2,7 @@
 //! that `quorum` proves safe (contract 4.9; docs/protocol.md, "The list").
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Key, MemberRole, MemberState, Purpose, SyncState, Value};
 use crate::disk::Ailment;
@@ -105,9 +105,17 @@ impl Node {
             return;
         };
         let now = self.now;
+        let replaced = self.replaced_voters();
         let Some(reign) = &mut self.reign else { return };
+        // What a voter flushed before its data was replaced it may lack now: it is admitted with all that was
+        // there when that was seen, and not only with what the list began with.
+        let news = replaced.iter().any(|(node, life)| reign.list.replaced.get(node) != Some(life));
+        reign.list.replaced = replaced;
         match &mut reign.list.effective {
             Some((known, since, end)) if *known == names => {
+                if news {
+                    *since = now;
+                }
                 // The end of WAL that counts is the one when nobody acts by the old list any more.
                 if now.since(*since) < SETTLE {
                     *end = flushed;
@@ -124,6 +132,17 @@ impl Node {
                 reign.list.effective = Some((names, since, flushed));
             }
         }
+    }
+
+    /// Voters whose data directory is another than was admitted.
+    fn replaced_voters(&self) -> BTreeMap<NodeName, Instance> {
+        let voters = self.view.sync.as_ref().map(|sync| &sync.value.voters);
+        let before = |node: &NodeName| self.reign.as_ref()?.list.replaced.get(node).copied();
+        let replaced = voters.into_iter().flatten().filter_map(|(node, admitted)| {
+            let life = self.peer_instance(node).or_else(|| before(node))?;
+            (admitted.is_some_and(|admitted| admitted != life)).then(|| (node.clone(), life))
+        });
+        replaced.collect()
     }
 
     /// Who should be listed: members that stream, under the data directory that was admitted.

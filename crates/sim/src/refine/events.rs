@@ -32,6 +32,7 @@ impl World {
             | Purpose::PublishHistory
             | Purpose::PublishFailsafe
             | Purpose::PublishMember
+            | Purpose::PublishInitialize
             | Purpose::ClearFailover => {}
         }
     }
@@ -142,6 +143,7 @@ impl World {
             | Purpose::PublishHistory
             | Purpose::PublishFailsafe
             | Purpose::PublishMember
+            | Purpose::PublishInitialize
             | Purpose::ClearFailover => {}
         }
         let begins = after.current_beat().and_then(|beat| beat.value.start);
