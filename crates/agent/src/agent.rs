@@ -319,6 +319,7 @@ impl Agent {
                 self.feed(if force { Input::ReinitializeNow } else { Input::Reinitialize });
             }
             Event::Slots(seen) => self.on_slots(&seen),
+            Event::RestartForSlots => self.feed(Input::RestartForSlots),
             Event::PendingRestart(pending) => self.on_pending(pending),
             Event::Reload => self.reload(),
             Event::Reread(read) => self.reconfigure(*read),
@@ -326,15 +327,17 @@ impl Agent {
                 tracing::info!("an operator asks for a restart of PostgreSQL");
                 self.feed(Input::Restart);
             }
-            Event::PlanRestart { plan, reply } => {
-                let fits = plan.is_some() != self.planned.is_some();
-                if fits {
-                    self.plan_restart(plan.map(|plan| Arc::new(*plan)));
-                }
-                // Whoever asked may have gone; the plan stands.
-                let _ = reply.send(fits);
-            }
+            Event::PlanRestart { plan, reply } => self.on_plan(plan, reply),
         }
+    }
+
+    fn on_plan(&mut self, plan: Option<Box<Planned>>, reply: oneshot::Sender<bool>) {
+        let fits = plan.is_some() != self.planned.is_some();
+        if fits {
+            self.plan_restart(plan.map(|plan| Arc::new(*plan)));
+        }
+        // Whoever asked may have gone; the plan stands.
+        let _ = reply.send(fits);
     }
 
     /// Keeps a plan, or drops it, and shows that in the member key.

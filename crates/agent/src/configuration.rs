@@ -89,8 +89,8 @@ impl Wishes {
                 }
             }
             let mut all = configuration(settings, synchronous);
-            if self.major >= 17 && slots::any_logical(dynamic) {
-                keep_logical_slots(&mut all.parameters);
+            if slots::any_logical(dynamic) {
+                keep_logical_slots(&mut all.parameters, self.major);
             }
             if let Some(sockets) = self.sockets {
                 let place = all.parameters.entry("unix_socket_directories".to_owned());
@@ -113,10 +113,13 @@ fn remote(it: StandbyCluster) -> Remote {
     Remote { at: host.map(|host| Address { host, port }), slot, recovery, methods }
 }
 
-/// PostgreSQL 17 keeps the primary's logical slots on its standbys, and a standby can hold what they
-/// need only by telling the primary what it needs itself.
-fn keep_logical_slots(parameters: &mut BTreeMap<String, String>) {
+/// A standby can hold what logical slots need only by telling the primary what it needs itself.
+/// PostgreSQL 17 keeps them on its standbys by its own means, before that pgherd does.
+fn keep_logical_slots(parameters: &mut BTreeMap<String, String>, major: u32) {
     parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+    if major < 17 {
+        return;
+    }
     let sync = parameters.entry("sync_replication_slots".to_owned());
     sync.or_insert_with(|| "on".to_owned());
 }

@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Reread(Box<Result<Settings, Vec<Problem>>>),
     /// An operator wants PostgreSQL restarted.
     Restart,
+    /// A restart would bring this replica logical slots.
+    RestartForSlots,
     /// The replication slots as they were seen.
     Slots(Vec<SlotSeen>),
     /// A Patroni leader without the store asks this node to hold its term; answered when it does.

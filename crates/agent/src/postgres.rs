@@ -12,7 +12,7 @@ use pgherd_config::lifecycle::Hooks;
 use pgherd_core::postgres::{PgFacts, PgFailureKind, PgOp, PgOpFailure, PgOpResult, PgState};
 use pgherd_core::{NodeName, OpId, Term, Time};
 use pgherd_postgres::{
-    Address, DiskProbe, Found, Progress, Server, Shown, SlotWishes, Wanted, WatchPlan,
+    Address, Carried, DiskProbe, Found, Progress, Server, Shown, SlotWishes, Wanted, WatchPlan,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -142,6 +142,7 @@ impl PostgresLane {
 
     /// Has the slots kept that are wanted from now on.
     pub(crate) fn want_slots(&self, wishes: SlotWishes) {
+        self.server.want_slots(&wishes);
         let wishes = Some(wishes);
         self.slots.send_if_modified(|now| {
             let other = *now != wishes;
@@ -310,6 +311,15 @@ async fn keep_slots(
                 }
             }
             Err(error) => tracing::debug!(%error, "the slots could not be kept"),
+        }
+        match server.carry_slots(&wanted).await {
+            Ok(Carried::Settled) => {}
+            Ok(Carried::WantsRestart(_)) => {
+                if events.send(Event::RestartForSlots).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "logical slots could not be carried on"),
         }
     }
 }

@@ -88,11 +88,15 @@ impl Slots {
                 wishes.advance.entry(name).or_insert(at);
             }
         }
+        let nostream = cluster.members().get(me).is_some_and(|info| info.tagged("nostream"));
+        // Who never leads, or has no slot on the leader, can't serve one.
+        let logical = leads == Leads::Yes || !(nofailover || nostream);
         for (name, slot) in rules.permanent {
             match slot {
                 Permanent::Physical if !nofailover => drop(wishes.physical.insert(name)),
                 Permanent::Physical => {}
-                Permanent::Logical(slot) => drop(wishes.logical.insert(name, slot)),
+                Permanent::Logical(slot) if logical => drop(wishes.logical.insert(name, slot)),
+                Permanent::Logical(_) => {}
             }
         }
         wishes.physical.remove(&own);

@@ -28,7 +28,8 @@ pub(crate) fn input(input: &Input) {
         | Input::Tags(_)
         | Input::Repair(_)
         | Input::ReinitializeNow
-        | Input::Restart => tracing::trace!("< {input:?}"),
+        | Input::Restart
+        | Input::RestartForSlots => tracing::trace!("< {input:?}"),
     }
 }
 

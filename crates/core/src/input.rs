@@ -94,6 +94,9 @@ pub enum Input {
     ReinitializeNow,
     /// An operator wants PostgreSQL stopped in order and started where it is.
     Restart,
+    /// A start would bring this replica logical slots that it lacks: it is restarted if nothing speaks
+    /// against that now, and the wish is forgotten otherwise.
+    RestartForSlots,
 }
 
 /// What came of a request to the store.

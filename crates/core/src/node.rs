@@ -317,6 +317,7 @@ impl Node {
             Input::Repair(repair) => self.config.repair = repair,
             Input::ReinitializeNow => self.reinitialize_now(),
             Input::Restart => self.ask_restart(),
+            Input::RestartForSlots => self.offer_restart(),
         }
         self.drive();
     }

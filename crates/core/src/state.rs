@@ -25,12 +25,23 @@ pub(crate) enum Lease {
     },
 }
 
-/// An operator's restart of PostgreSQL.
+/// A restart of PostgreSQL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Restart {
     /// Since when it is asked for; since when PostgreSQL is told to stop, once it is.
     pub(crate) since: Time,
     pub(crate) stage: RestartStage,
+    #[serde(default)]
+    pub(crate) cause: RestartCause,
+}
+
+/// Who wants a restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) enum RestartCause {
+    #[default]
+    Operator,
+    /// Nobody: it only brings a replica logical slots, and can wait for ever.
+    Slots,
 }
 
 /// This node is about to stop, and wants off the list first.

@@ -130,6 +130,13 @@ pub(crate) fn postgresql_conf(settings: &Settings, conf: &Effective, shape: &Sha
     let mut all: BTreeMap<&str, String> =
         conf.file.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     all.insert("synchronous_standby_names", list_text(conf, &shape.names));
+    // On the command line too, which wins; but pg_rewind recovers a crashed directory without that, and
+    // its PostgreSQL refuses slots that these are not for.
+    for name in ["wal_level", "max_replication_slots"] {
+        if let Some(value) = conf.command_line.get(name) {
+            all.insert(name, value.clone());
+        }
+    }
     lines(&mut text, all.into_iter());
     text.push('\n');
     let file = |name: &str| settings.config_dir.join(name).to_string_lossy().into_owned();

@@ -153,7 +153,7 @@ impl ControlFile {
 }
 
 /// CRC-32C (Castagnoli), bit by bit: three hundred bytes need no table.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for &byte in bytes {
         crc ^= u32::from(byte);

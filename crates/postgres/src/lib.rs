@@ -7,6 +7,7 @@
 //!
 //! Left to others: every decision (core), the store, and the processes' fence (`pgherd-guard`).
 
+mod carry;
 mod conf;
 mod control;
 mod discover;
@@ -22,6 +23,7 @@ mod pending;
 mod script;
 mod server;
 mod settings;
+mod slot_file;
 mod slots;
 mod sql;
 mod tool;
@@ -29,6 +31,7 @@ mod vet;
 mod wanted;
 mod watch;
 
+pub use carry::Carried;
 pub use control::{ControlError, ControlFile, read_control};
 pub use discover::{Binaries, DiscoverError, Names, discover, discover_named};
 pub use disk::DiskProbe;

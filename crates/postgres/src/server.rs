@@ -11,6 +11,7 @@ use pgherd_core::{Instance, Term, Time};
 use pgherd_guard::Guard;
 use tokio::sync::watch;
 
+use crate::carry::{Carried, Carry};
 use crate::conf::Shape;
 use crate::facts::{Memory, Shown, blocking};
 use crate::life::Fence;
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// The connection that keeps slots, and the turn to do it.
     pub(crate) slots: tokio::sync::Mutex<Option<Sql>>,
+    /// What is known of logical slots that come from the leader.
+    pub(crate) carry: Carry,
     _lock: File,
 }
 
@@ -236,6 +239,21 @@ impl Server {
         self.core.keep_slots(wishes).await
     }
 
+    /// The slots that are wanted from now on, as far as a start brings them: logical ones, before
+    /// PostgreSQL 17, to a replica.
+    pub fn want_slots(&self, wishes: &SlotWishes) {
+        self.core.want_logical(wishes);
+    }
+
+    /// Before PostgreSQL 17: moves a replica's logical slots on, and says whether a restart would bring
+    /// those that it lacks. For nothing else, on a primary too, it does nothing.
+    ///
+    /// # Errors
+    /// [`PgError`] when this server or the leader doesn't answer.
+    pub async fn carry_slots(&self, wishes: &SlotWishes) -> Result<Carried, PgError> {
+        self.core.carry_slots(wishes).await
+    }
+
     /// The data directory's identity.
     ///
     /// # Errors
@@ -289,6 +307,7 @@ impl Core {
             checkpoint: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             slots: tokio::sync::Mutex::default(),
+            carry: Carry::default(),
             _lock: lock,
         };
         Ok((core, found))

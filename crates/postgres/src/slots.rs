@@ -22,7 +22,8 @@ const BOUND: Duration = Duration::from_secs(5);
 const QUERY: &str = "SELECT slot_name, slot_type, active, coalesce(wal_status = 'lost', false), \
     CASE WHEN slot_type = 'logical' THEN confirmed_flush_lsn ELSE restart_lsn END, \
     xmin IS NOT NULL OR catalog_xmin IS NOT NULL, \
-    coalesce((to_jsonb(s) ->> 'synced')::bool, false), pg_is_in_recovery(), plugin, database \
+    coalesce((to_jsonb(s) ->> 'synced')::bool, false), pg_is_in_recovery(), plugin, database, \
+    restart_lsn, catalog_xmin \
     FROM pg_replication_slots AS s WHERE NOT temporary";
 
 /// The slots that are wanted on this server.
@@ -33,7 +34,8 @@ pub struct SlotWishes {
     /// Physical slots that must be there while the data directory has that life: in another one, who
     /// streams through them must find nothing.
     pub cascading: BTreeMap<String, Instance>,
-    /// Logical slots that must be there while this server is primary.
+    /// Logical slots that must be there while this server is primary. Before PostgreSQL 17 a standby
+    /// has them too, as soon as it can ([`crate::Server::carry_slots`]).
     pub logical: BTreeMap<String, LogicalSlot>,
     /// How far slots that nobody uses are moved on.
     pub advance: BTreeMap<String, Lsn>,
@@ -86,12 +88,27 @@ pub struct SlotSeen {
     pub at: Option<Lsn>,
     /// Somebody uses it.
     pub active: bool,
-    lost: bool,
+    /// The WAL that it should hold is gone.
+    pub(crate) lost: bool,
     holds_xmin: bool,
     synced: bool,
-    in_recovery: bool,
+    pub(crate) in_recovery: bool,
     plugin: Option<String>,
-    database: Option<String>,
+    pub(crate) database: Option<String>,
+    /// `restart_lsn`.
+    pub(crate) restart: Option<Lsn>,
+    pub(crate) catalog_xmin: Option<Xid>,
+}
+
+/// A transaction's number, of 32 bits that are used in turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Xid(pub(crate) u32);
+
+impl Xid {
+    /// Half of all numbers come before each, the others behind it.
+    pub(crate) fn reaches(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0) < 1 << 31
+    }
 }
 
 impl SlotSeen {
@@ -109,23 +126,25 @@ impl SlotSeen {
             in_recovery: yes(7),
             plugin: cell(8).map(str::to_owned),
             database: cell(9).map(str::to_owned),
+            restart: cell(10).and_then(|text| text.parse().ok()),
+            catalog_xmin: cell(11).and_then(|text| text.parse().ok()).map(Xid),
         })
     }
 
-    /// The WAL that it should hold is gone.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost
-    }
-
-    /// A physical slot that can't serve any more: its WAL is gone, somebody made it without a
-    /// position, or, in recovery, it still holds back what a follower of former days needed.
-    fn is_useless(&self) -> bool {
-        !self.logical && (self.lost || self.at.is_none() || (self.in_recovery && self.holds_xmin))
+    /// A slot that can't serve any more: its WAL is gone (a primary's logical one is its consumer's
+    /// business), somebody made it without a position, or, in recovery, it still holds back what a
+    /// follower of former days needed.
+    fn is_useless(&self, wishes: &SlotWishes) -> bool {
+        if self.logical {
+            return self.in_recovery && self.lost;
+        }
+        let former = self.in_recovery && !wishes.cascading.contains_key(&self.name);
+        self.lost || self.at.is_none() || (former && self.holds_xmin)
     }
 }
 
 impl SlotPattern {
-    fn matches(&self, slot: &SlotSeen) -> bool {
+    pub(crate) fn matches(&self, slot: &SlotSeen) -> bool {
         let kind = if slot.logical { "logical" } else { "physical" };
         let fits = |wanted: &Option<String>, found: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| Some(wanted) == found)
@@ -203,14 +222,15 @@ impl Core {
         for slot in seen {
             let ignored = wishes.untouched.iter().any(|pattern| pattern.matches(slot));
             let wanted = if slot.logical {
-                // A standby's own logical slot is stale, and in the way of the one that PostgreSQL
-                // 17 keeps in step with the primary's.
-                wishes.logical.contains_key(&slot.name) && (!slot.in_recovery || slot.synced)
+                // From PostgreSQL 17 a standby's own logical slot is stale, and in the way of the one
+                // that is kept in step with the primary's.
+                let stale = slot.in_recovery && !slot.synced && !self.carries_slots();
+                wishes.logical.contains_key(&slot.name) && !stale
             } else {
                 wishes.physical.contains(&slot.name)
             };
             let ours = made.contains(&slot.name) || (wanted && !slot.logical);
-            let end = !wanted || slot.is_useless();
+            let end = !wanted || slot.is_useless(wishes);
             let may = wishes.dropping == Dropping::Yes && !ignored && !slot.active && !slot.synced;
             if ours && end && may {
                 tracing::info!(slot = slot.name, lost = slot.lost, wanted, "dropping a slot");
@@ -287,7 +307,7 @@ pub(crate) async fn drop_slot(sql: &Sql, name: &str) -> Result<(), PgError> {
 }
 
 /// Not past what this server has itself.
-async fn advance(sql: &Sql, name: &str, to: Lsn) -> Result<(), PgError> {
+pub(crate) async fn advance(sql: &Sql, name: &str, to: Lsn) -> Result<(), PgError> {
     let query = format!(
         "SELECT pg_replication_slot_advance({}, least('{to}'::pg_lsn, CASE \
          WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END))",

@@ -66,6 +66,7 @@ pub(crate) fn input(input: &Input) -> Option<String> {
         Input::Repair(repair) => format!("{repair:?}"),
         Input::ReinitializeNow => "reinitialize now".to_owned(),
         Input::Restart => "restart".to_owned(),
+        Input::RestartForSlots => "restart for slots".to_owned(),
     })
 }
 

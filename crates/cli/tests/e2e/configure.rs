@@ -44,19 +44,19 @@ fn setting(name: &str) -> String {
     format!("(SELECT setting::bigint FROM pg_settings WHERE name = '{name}')")
 }
 
-fn edit(herd: &Herd, words: &[&str]) {
+pub(crate) fn edit(herd: &Herd, words: &[&str]) {
     let (code, out, err) = herd.ctl(&[&["edit-config", "--force"], words].concat());
     assert_eq!(code, 0, "{out}{err}");
 }
 
-fn rows(herd: &Herd) -> Vec<Value> {
+pub(crate) fn rows(herd: &Herd) -> Vec<Value> {
     let (_, out, _) = herd.ctl(&["list", "-f", "json"]);
     let rows: Value = serde_json::from_str(&out).unwrap_or_default();
     rows.as_array().cloned().unwrap_or_default()
 }
 
 /// A number from each node's PostgreSQL; -1 where there was no answer.
-fn on_all(herd: &Herd, expression: &str) -> Vec<i64> {
+pub(crate) fn on_all(herd: &Herd, expression: &str) -> Vec<i64> {
     let query = format!("SELECT {expression}");
     let port = |row: &Value| row["Host"].as_str()?.rsplit(':').next()?.parse().ok();
     let answer = |row: &Value| number_now(&config(port(row)?, &herd.password()), &query);

@@ -25,6 +25,7 @@ mod processes;
 mod record;
 mod round;
 mod scheduled;
+mod slots;
 mod standby;
 mod surroundings;
 mod term;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
             "what_is_planned_happens_at_its_moment",
             scheduled::what_is_planned_happens_at_its_moment,
         ),
+        test("a_logical_slot_survives_failovers", slots::a_logical_slot_survives_failovers),
         test("patronictl", patronictl::works_and_looks_alike),
     ];
     tests.extend(Fault::ALL.map(|fault| {

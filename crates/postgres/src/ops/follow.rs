@@ -111,7 +111,10 @@ impl Core {
         Ok(self.follows(upstream.as_ref()).unwrap_or(Follows::Nobody))
     }
 
-    async fn upstream_read(&self, sql: &Sql) -> Result<(String, Option<Upstream>), PgError> {
+    pub(crate) async fn upstream_read(
+        &self,
+        sql: &Sql,
+    ) -> Result<(String, Option<Upstream>), PgError> {
         let query =
             "SELECT current_setting('primary_conninfo'), current_setting('primary_slot_name')";
         let rows = sql.rows("reading the upstream", query, QUICK).await?;

@@ -80,7 +80,7 @@ impl Core {
         }
     }
 
-    fn address(&self, node: &NodeName) -> Result<Address, PgError> {
+    pub(crate) fn address(&self, node: &NodeName) -> Result<Address, PgError> {
         (self.peers)(node).ok_or_else(|| {
             let words = format!("the address of {node} isn't known");
             PgError::failed(PgFailureKind::SourceUnreachable, words)

@@ -23,7 +23,7 @@ impl Core {
         let wanted: BTreeSet<String> = nodes.iter().map(NodeName::slot_name).collect();
         let mut there = BTreeSet::new();
         for slot in seen(&sql).await? {
-            if slot.is_lost() && !slot.active && wanted.contains(&slot.name) {
+            if slot.lost && !slot.active && wanted.contains(&slot.name) {
                 drop_slot(&sql, &slot.name).await?;
             } else {
                 there.insert(slot.name);

@@ -53,7 +53,13 @@ impl Core {
     ) -> Result<(), PgError> {
         let standby = Some(self.follows(upstream)?);
         let shape = Shape { names: SyncNames::nobody(), standby };
+        self.nothing_lives().await?;
+        let brought = self.bring_slots(upstream).await;
         let started = self.start(shape, kills_seen).await.map(|_| ());
+        let runs = self.fence.life().is_some_and(|life| life.is_running());
+        if started.is_err() && !brought.is_empty() && !runs {
+            self.take_slots_back(brought).await;
+        }
         if matches!(&started, Err(PgError::Failed(failure)) if failure.detail.starts_with(NEEDS)) {
             // It would wait for ever, and nobody could look at it.
             self.stop().await?;
