@@ -14,7 +14,8 @@ use crate::{Duration, NodeName};
 
 /// What a voter said of itself counts for this long.
 const WORD: Duration = Duration::millis(500);
-/// Asynchronous: nobody's WAL is waited for longer than this, counted from the place's vacancy.
+/// Asynchronous: nobody's WAL is waited for longer than this, counted from when somebody may stand: silence for
+/// a ttl was waited for before.
 const WAIT: Duration = Duration::secs(5);
 
 /// What becomes of a ballot in which somebody else is ahead.
@@ -38,7 +39,7 @@ impl Node {
         }
         let by = self.candidacy.as_ref().map(|candidacy| candidacy.by);
         let consent = by == Some(Accession::Pledges);
-        if !consent && self.passed(self.vacant_since.unwrap_or(self.now), WAIT) {
+        if !consent && self.passed(self.open_since.unwrap_or(self.now), WAIT) {
             return Ahead::LeftOut;
         }
         match self.fetch_from(name, theirs) {
