@@ -51,11 +51,13 @@ pub(crate) struct Scheduler {
     task: Option<JoinHandle<()>>,
     /// When it was tried last: a store that refuses at once isn't asked in each turn of the loop.
     tried: i64,
+    /// What was said last, of which revision: each try of a store that is away is no news.
+    said: Option<(u64, Moment)>,
 }
 
 impl Scheduler {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, handled: Arc::default(), task: None, tried: 0 }
+        Self { client, handled: Arc::default(), task: None, tried: 0, said: None }
     }
 
     /// Starts what is due.
@@ -73,16 +75,21 @@ impl Scheduler {
             let patience = patience(cluster);
             moment(at, now, patience)
         });
+        let news = self.said.replace((revision, due)) != Some((revision, due));
         let request =
             FailoverRequest { leader: schedule.from.clone(), member: schedule.to.clone() };
         let value = match (due, encode::failover(&request, None)) {
             (Moment::Later, _) => return,
             (Moment::Now, Ok(value)) => {
-                tracing::info!(at = schedule.at, "a scheduled switchover is due");
+                if news {
+                    tracing::info!(at = schedule.at, "a scheduled switchover is due");
+                }
                 value
             }
             (Moment::Now | Moment::Missed, _) => {
-                tracing::warn!(at = schedule.at, "a scheduled switchover was missed: dropped");
+                if news {
+                    tracing::warn!(at = schedule.at, "a scheduled switchover was missed: dropped");
+                }
                 b"{}".to_vec()
             }
         };
@@ -102,8 +109,9 @@ impl Scheduler {
                         tracing::info!("the scheduled switchover was changed meanwhile");
                     }
                 }
-                // It is tried again; where it was written after all, the revision tells.
-                Err(error) => tracing::warn!(%error, "the scheduled switchover was not begun"),
+                // It is tried again; where it was written after all, the revision tells. That the store
+                // can't be used is said by who uses it.
+                Err(error) => tracing::debug!(%error, "the scheduled switchover was not begun"),
             }
         }));
     }
