@@ -369,7 +369,7 @@ fn primary_at(at: Time, end: Lsn, third: Lsn) -> Input {
 }
 
 /// A replica's sign of life.
-fn streams() -> PeerBeat {
+pub(crate) fn streams() -> PeerBeat {
     PeerBeat {
         incarnation: Incarnation(3),
         leads: None,
@@ -528,17 +528,11 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
             ..view()
         };
         let sign = PeerMessage::Beat(PeerBeat {
-            ailment: None,
-            incarnation: Incarnation(3),
             leads: Some(Term(40)),
             pg: PeerPg::Primary,
-            position: None,
             timeline: None,
             instance: None,
-            hears_leader: true,
-            electable: true,
-            waits_for: Vec::new(),
-            follows: None,
+            ..streams()
         });
         bench.feed(Input::Peer { from: name("n3"), message: sign });
         bench.feed(Input::View(Arc::new(news)));

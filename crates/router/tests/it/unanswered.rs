@@ -362,26 +362,34 @@ async fn a_router_that_stops_moves_nobody() {
     assert_eq!(b.logins(), 0);
 }
 
-/// What is held back for want of a word for its term hasn't reached the client.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_may_not_pass_binds_nobody() {
-    let patience = pgherd_core::Duration::millis(60_000);
-    let config = RouterConfig { term_check: TermCheck::On { patience }, ..config() };
+/// For how long the leader's word counts where it is given at all.
+const WORD: pgherd_core::Duration = pgherd_core::Duration::millis(60_000);
+
+fn confirm(fixture: &Fixture, until: Time) {
+    fixture.change(|topology| topology.leader.as_mut().unwrap().confirmed_until = Some(until));
+}
+
+/// a has answered, while nobody confirmed its term.
+async fn held_back() -> (Scripted, Backend, Fixture, Client) {
+    let config = RouterConfig { term_check: TermCheck::On { patience: WORD }, ..config() };
     let (a, b, fixture) = two_with(config, Does::LogsInLate).await;
-    let confirm = |until: Time| {
-        fixture.change(|topology| topology.leader.as_mut().unwrap().confirmed_until = Some(until));
-    };
-    let later = || boottime() + patience;
-    confirm(later());
+    confirm(&fixture, boottime() + WORD);
     let mut client = Client::start(fixture.write, "echo").await;
     a.got(&startup("echo")).await;
-    confirm(boottime());
+    confirm(&fixture, boottime());
     crate::http::wait_for_writes_to(fixture.http, "nobody").await;
     a.go.send_replace(true);
     let byte = tokio::time::timeout(Duration::from_millis(200), client.stream.read_u8()).await;
     assert!(byte.is_err(), "it passed without a word for its term");
+    (a, b, fixture, client)
+}
+
+/// What is held back for want of a word for its term hasn't reached the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_may_not_pass_binds_nobody() {
+    let (a, b, fixture, mut client) = held_back().await;
     let mut next = cluster(Some(("b", 2)), &members(&a, &b));
-    next.leader.as_mut().unwrap().confirmed_until = Some(later());
+    next.leader.as_mut().unwrap().confirmed_until = Some(boottime() + WORD);
     fixture.set(next);
     assert_eq!(client.logged_in().await.server, "b");
 }
@@ -389,20 +397,7 @@ async fn an_answer_that_may_not_pass_binds_nobody() {
 /// And when the word comes after all, so does the answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_held_back_passes_with_the_next_word() {
-    let patience = pgherd_core::Duration::millis(60_000);
-    let config = RouterConfig { term_check: TermCheck::On { patience }, ..config() };
-    let (a, _b, fixture) = two_with(config, Does::LogsInLate).await;
-    let confirm = |until: Time| {
-        fixture.change(|topology| topology.leader.as_mut().unwrap().confirmed_until = Some(until));
-    };
-    confirm(boottime() + patience);
-    let mut client = Client::start(fixture.write, "echo").await;
-    a.got(&startup("echo")).await;
-    confirm(boottime());
-    crate::http::wait_for_writes_to(fixture.http, "nobody").await;
-    a.go.send_replace(true);
-    let byte = tokio::time::timeout(Duration::from_millis(200), client.stream.read_u8()).await;
-    assert!(byte.is_err(), "it passed without a word for its term");
-    confirm(boottime() + patience);
+    let (_a, _b, fixture, mut client) = held_back().await;
+    confirm(&fixture, boottime() + WORD);
     assert_eq!(client.message().await.0, b'R');
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::{GONE, Lineage};
 use crate::cluster::{ClusterView, TermRecord};
 use crate::input::Via;
-use crate::node::tests::{Bench, at, beat, name, view};
-use crate::peer::{PeerBeat, PeerPg, Position};
+use crate::node::tests::{Bench, at, beat, name, streams, view};
+use crate::peer::{PeerBeat, Position};
 use crate::state::Peer;
-use crate::{Duration, Incarnation, Input, Instance, Lsn, Revision, Tags, Term, Timeline};
+use crate::{Duration, Input, Instance, Lsn, Revision, Tags, Term, Timeline};
 
 /// A node that streamed from n3 in term 10, and sees that n1 leads under term 40 by now.
 fn after_a_change() -> Bench {
@@ -33,17 +33,10 @@ fn after_a_change() -> Bench {
 fn hear(bench: &mut Bench, instance: u64, term: u64) {
     let now = bench.node.now;
     let beat = PeerBeat {
-        incarnation: Incarnation(3),
-        leads: None,
-        pg: PeerPg::Replica { streaming: true },
         position: Some(Position { term: Term(term), lsn: Lsn(200) }),
         timeline: Some(Timeline(2)),
         instance: Some(Instance(instance)),
-        hears_leader: true,
-        electable: true,
-        waits_for: Vec::new(),
-        ailment: None,
-        follows: None,
+        ..streams()
     };
     bench.node.peers.insert(name("n3"), Peer { beat, heard: now, said: now, lost: false });
 }

@@ -5,26 +5,14 @@ use std::sync::Arc;
 
 use crate::cluster::{ClusterView, FailoverRequest};
 use crate::input::{Hold, Promise};
-use crate::node::tests::{Bench, at, name, replica, view};
+use crate::node::tests::{Bench, at, name, replica, streams, view};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg};
 use crate::postgres::{PgOp, PgOpResult};
 use crate::state::Asked;
-use crate::{Duration, Incarnation, Input, Instance, Policy, Restarts, Revision, Term, Timeline};
+use crate::{Duration, Input, Policy, Restarts, Revision, Term};
 
 fn says(streaming: bool) -> Input {
-    let beat = PeerBeat {
-        incarnation: Incarnation(3),
-        leads: None,
-        pg: PeerPg::Replica { streaming },
-        position: None,
-        timeline: Some(Timeline(1)),
-        instance: Some(Instance(3)),
-        hears_leader: true,
-        electable: true,
-        waits_for: Vec::new(),
-        ailment: None,
-        follows: None,
-    };
+    let beat = PeerBeat { pg: PeerPg::Replica { streaming }, ..streams() };
     Input::Peer { from: name("n3"), message: PeerMessage::Beat(beat) }
 }
 

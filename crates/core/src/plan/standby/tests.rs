@@ -87,6 +87,17 @@ fn until(bench: &mut Bench, wanted: impl Fn(&PgOp) -> bool) -> PgOp {
     panic!("never ordered");
 }
 
+/// It leads, and streams from the other cluster.
+fn streaming_leader() -> Bench {
+    let mut bench = leader();
+    until(&mut bench, |op| matches!(op, PgOp::Follow { .. }));
+    let id = bench.node.op.as_ref().expect("it follows").id;
+    bench.later(5);
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    bench.feed(from_remote(bench.now));
+    bench
+}
+
 #[test]
 fn a_leader_in_recovery_follows_the_other_cluster() {
     let mut bench = leader();
@@ -101,12 +112,7 @@ fn a_leader_in_recovery_follows_the_other_cluster() {
 
 #[test]
 fn it_is_promoted_in_a_new_term() {
-    let mut bench = leader();
-    until(&mut bench, |op| matches!(op, PgOp::Follow { .. }));
-    let id = bench.node.op.as_ref().expect("it follows").id;
-    bench.later(5);
-    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
-    bench.feed(from_remote(bench.now));
+    let mut bench = streaming_leader();
     bench.take();
     bench.feed(Input::View(Arc::new(led((40, standby(false)), 41))));
     bench.persist_all();
@@ -122,12 +128,7 @@ fn it_is_promoted_in_a_new_term() {
 
 #[test]
 fn nothing_is_promoted_in_pause() {
-    let mut bench = leader();
-    until(&mut bench, |op| matches!(op, PgOp::Follow { .. }));
-    let id = bench.node.op.as_ref().expect("it follows").id;
-    bench.later(5);
-    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
-    bench.feed(from_remote(bench.now));
+    let mut bench = streaming_leader();
     let paused = Policy { pause: true, ..standby(false) };
     bench.feed(Input::View(Arc::new(led((40, paused), 41))));
     bench.persist_all();
