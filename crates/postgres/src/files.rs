@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pgherd_core::Instance;
 use rustix::fs::FlockOperation;
@@ -256,11 +257,27 @@ pub(crate) fn remove_stale_pid_file(settings: &Settings) -> Result<(), PgError> 
         return Err(PgError::failed(pgherd_core::postgres::PgFailureKind::ToolFailed, words));
     }
     remove_durable(&path)?;
-    // The socket's lock file has the same form; line 2 names the data directory.
+    if living.is_empty() { remove_stale_socket(settings, data_dir) } else { Ok(()) }
+}
+
+/// How long an empty lock file has to stay empty before it is taken for a remnant. A postmaster
+/// that lives fills it in its next instruction but one (PostgreSQL source, `CreateLockFile`).
+const EMPTY_FOR: Duration = Duration::from_millis(100);
+
+/// Removes the socket that a dead postmaster of this data directory left, and its lock file: line 2
+/// names the directory. One that was killed between making the file and filling it left it empty,
+/// and PostgreSQL refuses to start beside that for ever. The caller has made sure that nobody lives.
+pub(crate) fn remove_stale_socket(settings: &Settings, data_dir: &Path) -> Result<(), PgError> {
     let socket = settings.socket_dir.join(format!(".s.PGSQL.{}", settings.port));
     let lock = beside(&socket, ".lock");
-    let text = fs::read_to_string(&lock).unwrap_or_default();
-    if living.is_empty() && text.lines().nth(1).is_some_and(|dir| Path::new(dir) == data_dir) {
+    let Some(mut text) = read_durable(&lock)? else { return Ok(()) };
+    if text.is_empty() {
+        std::thread::sleep(EMPTY_FOR);
+        text = read_durable(&lock)?.unwrap_or_default();
+    }
+    let text = String::from_utf8_lossy(&text);
+    let ours = text.lines().nth(1).is_some_and(|dir| Path::new(dir) == data_dir);
+    if ours || text.is_empty() {
         remove_durable(&socket)?;
         remove_durable(&lock)?;
     }

@@ -59,10 +59,11 @@ impl fmt::Display for Counts {
 /// nextest, or the plain `N passed, N failed`.
 pub(crate) fn from_line(line: &str) -> Counts {
     let line = without_colours(line);
-    let line = line.trim();
+    // Indented, it is in the output of a test that nextest shows, and counts itself.
     if let Some(summary) = line.strip_prefix("test result: ") {
         return numbers(summary, "ignored");
     }
+    let line = line.trim();
     if let Some((_, summary)) =
         line.strip_prefix("Summary [").and_then(|rest| rest.split_once("run:"))
     {
@@ -114,6 +115,7 @@ mod tests {
         let line = "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 7 filtered out; \
                     finished in 0.01s";
         assert_eq!(from_line(line), counts(5, 2, 1));
+        assert_eq!(from_line(&format!("    {line}")), Counts::default());
     }
 
     #[test]

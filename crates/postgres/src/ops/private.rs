@@ -112,6 +112,7 @@ impl Core {
         // The socket's directory is ours alone, and what was restored may have other passwords.
         write_durable(hba, b"local all all trust\n")?;
         remove_durable(&data_dir.join("postmaster.pid"))?;
+        files::remove_stale_socket(settings, data_dir)?;
         let shape = Shape { names: SyncNames::default(), standby: None };
         files::write_conf_in(settings, data_dir, &self.confs().primary, &shape)?;
         if archive {

@@ -1,7 +1,6 @@
 //! Half-dead servers: a `pg_wal` on a disk of its own that fills, and clients who take every slot.
 //! What the core makes of it is told by `scenarios/80` to `85`, frozen disks by the lab.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -9,7 +8,7 @@ use pgherd_core::disk::DiskFacts;
 use pgherd_core::postgres::{PgOp, PgState};
 use pgherd_postgres::DiskProbe;
 
-use crate::node::{Herd, SMALL, SMALL_IS_MINE, list};
+use crate::node::{Herd, list, small_file_system};
 use crate::trial;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
@@ -32,14 +31,11 @@ async fn until(probe: &DiskProbe, wanted: impl Fn(&DiskFacts) -> bool) -> DiskFa
 }
 
 async fn wal_on_its_own_disk() {
-    let Some(small) = std::env::var_os(SMALL) else {
-        return eprintln!("    SKIPPED: no small file system (not started by root)");
-    };
-    let _mine = SMALL_IS_MINE.lock().await;
+    let Some(small) = small_file_system().await else { return };
     let herd = Herd::new();
     let node = herd.node("n1").await;
     node.done(PgOp::Init).await;
-    let (inside, outside) = (node.settings.data_dir.join("pg_wal"), Path::new(&small).join("wal"));
+    let (inside, outside) = (node.settings.data_dir.join("pg_wal"), small.path.join("wal"));
     let copied = std::process::Command::new("cp").arg("-a").args([&inside, &outside]).status();
     assert!(copied.unwrap().success());
     std::fs::remove_dir_all(&inside).unwrap();
@@ -57,7 +53,7 @@ async fn wal_on_its_own_disk() {
     node.done(PgOp::Stop).await;
     node.done(PgOp::StartPrimary { names: list(&[]) }).await;
     drop(replica);
-    let filler = Path::new(&small).join("filler-of-wal");
+    let filler = small.path.join("filler-of-wal");
     std::fs::write(&filler, vec![0; 200 << 20]).unwrap_err();
     let full = |found: &DiskFacts| found.wal.and_then(|wal| wal.free) == Some(0);
     let found = until(&probe, full).await;

@@ -15,7 +15,7 @@ use pgherd_core::postgres::{
 };
 use pgherd_postgres::Settings;
 
-use crate::node::{Herd, Node, SMALL, SMALL_IS_MINE, list};
+use crate::node::{Herd, Node, list, small_file_system};
 use crate::trial;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
@@ -326,14 +326,10 @@ async fn two_tries() {
 }
 
 async fn no_room() {
-    let Some(small) = std::env::var_os(SMALL) else {
-        eprintln!("SKIPPED: a small file system needs root");
-        return;
-    };
-    let _mine = SMALL_IS_MINE.lock().await;
+    let Some(small) = small_file_system().await else { return };
     let herd = Herd::new();
     let one = herd.primary("n1", &[]).await;
-    let place = Path::new(&small).join("room");
+    let place = small.path.join("room");
     let settings = herd.settings_in("n2", &place);
     let two = herd.open(settings).await;
     let source = Source::Leader(one.settings.node.clone());

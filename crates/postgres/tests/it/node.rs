@@ -202,8 +202,13 @@ impl Node {
         let begin = Instant::now();
         while !condition().await {
             let state = self.state().await;
-            let late = begin.elapsed() > Duration::from_secs(20);
-            assert!(!late, "{}: not within 20 s: {what}; {state:?}", self.settings.node);
+            if begin.elapsed() > Duration::from_secs(20) {
+                let log = std::fs::read_to_string(&self.settings.log_file).unwrap_or_default();
+                let last: Vec<_> = log.lines().rev().take(20).collect();
+                let last: Vec<_> = last.into_iter().rev().collect();
+                let log = last.join("\n");
+                panic!("{}: not within 20 s: {what}; {state:?}\n{log}", self.settings.node);
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -295,8 +300,30 @@ fn free_port() -> u16 {
 /// The environment variable that names a small file system, where there is one.
 pub(crate) const SMALL: &str = "PGHERD_TEST_SMALL_FS";
 
-/// Whoever fills it has it alone.
-pub(crate) static SMALL_IS_MINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// The small file system, for one test alone.
+pub(crate) struct Small {
+    pub(crate) path: PathBuf,
+    _mine: tokio::sync::MutexGuard<'static, ()>,
+}
+
+/// Empty, whatever a test before left that failed. `None`, and said loudly, where there is none.
+pub(crate) async fn small_file_system() -> Option<Small> {
+    static MINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let Some(path) = std::env::var_os(SMALL).map(PathBuf::from) else {
+        eprintln!("    SKIPPED: no small file system (not started by root)");
+        return None;
+    };
+    let mine = MINE.lock().await;
+    for left in std::fs::read_dir(&path).unwrap() {
+        let left = left.unwrap().path();
+        if left.is_dir() {
+            std::fs::remove_dir_all(left).unwrap();
+        } else {
+            std::fs::remove_file(left).unwrap();
+        }
+    }
+    Some(Small { path, _mine: mine })
+}
 
 /// A tmpfs of 150 MB, which only root can make.
 pub(crate) struct SmallFileSystem(pub(crate) PathBuf);
