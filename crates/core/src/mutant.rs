@@ -38,6 +38,8 @@ pub enum Mutant {
     TakeoverWithoutCompare,
     /// Opens for clients before the voters have the end of recovery.
     ServesTooEarly,
+    /// A takeover publishes whoever pledged as its voters, also who has less.
+    ListsWhoeverPledged,
     /// A member forgets that it holds the leader's term.
     HoldForgotten,
     /// A leader without the store goes on with one hold fewer than needed.
@@ -50,7 +52,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::DeadlineFromReply,
         Self::NoFence,
         Self::PromoteWithoutKey,
@@ -67,6 +69,7 @@ impl Mutant {
         Self::NeverRewinds,
         Self::TakeoverWithoutCompare,
         Self::ServesTooEarly,
+        Self::ListsWhoeverPledged,
         Self::HoldForgotten,
         Self::OneHoldTooFew,
         Self::GivesUpUnkilled,

@@ -433,6 +433,13 @@ impl Node {
         self.restarts
     }
 
+    /// The term under which this node leads, while its PostgreSQL has not been seen to be a primary.
+    #[must_use]
+    pub fn leads_unseen(&self) -> Option<Term> {
+        let unseen = self.reign.as_ref().is_some_and(|reign| !reign.was_primary);
+        self.leads().filter(|_| unseen)
+    }
+
     /// What it has on disk beside PostgreSQL's data.
     #[must_use]
     pub fn durable(&self) -> &Durable {

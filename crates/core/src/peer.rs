@@ -73,6 +73,10 @@ pub struct PeerBeat {
     /// not the leader.
     #[serde(default)]
     pub follows: Option<Instance>,
+    /// It leads, and its PostgreSQL ended though nobody told it to. What of it still lives is being
+    /// killed: the release, which says that all of it is dead, comes later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub died: bool,
 }
 
 /// The state of a peer's PostgreSQL, as it says.

@@ -53,6 +53,7 @@ impl Node {
             sent: self.now,
             serving: false,
             gated: false,
+            listed: false,
             ttl,
             unheeded: by == Accession::Return
                 && matches!(self.view.reign_end(), Some(ReignEnd::Died)),
@@ -219,17 +220,12 @@ impl Node {
         let Some(lease) = self.fresh_lease().filter(|_| known && !self.holds()) else { return };
         let me = self.config.name.clone();
         let policy = self.policy().clone();
-        let old = self.view.sync.as_ref().map(|s| s.value.clone()).unwrap_or_default();
-        let sync = if policy.synchronous() && by != Accession::Operator {
-            SyncState { leader: Some(me.clone()), ..old }
-        } else {
-            SyncState { leader: policy.synchronous().then(|| me.clone()), ..SyncState::default() }
-        };
+        let (sync, listed) = self.sync_of_takeover(by);
         let gated = policy.synchronous()
             && !carried
             && (policy.synchronous_mode_strict || sync.names_voters());
         let attempt = self.attempt(lease, by, policy.ttl);
-        let attempt = Attempt { serving: carried, gated, ..attempt };
+        let attempt = Attempt { serving: carried, gated, listed, ..attempt };
         let mut compare = vec![
             self.unchanged(Key::Term),
             self.unchanged(Key::Sync),
@@ -532,6 +528,7 @@ impl Node {
             start,
             timelines_ended,
             gate: attempt.gated.then_some(Revision(term.0)),
+            listed: attempt.listed,
             serving: attempt.serving,
             promoted: false,
             key_lost: false,

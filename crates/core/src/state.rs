@@ -94,6 +94,8 @@ pub(crate) struct Reign {
     pub(crate) timelines_ended: u32,
     /// Clients must wait for a list published after this revision.
     pub(crate) gate: Option<Revision>,
+    /// The takeover itself published voters of this term, who have all that it began with.
+    pub(crate) listed: bool,
     pub(crate) serving: bool,
     /// Recovery ended in this reign: its WAL begins where the new timeline does.
     pub(crate) promoted: bool,
@@ -116,6 +118,13 @@ pub(crate) struct Reign {
     pub(crate) standby: bool,
     /// PostgreSQL has been primary in this reign: its end is a death, not a beginning.
     pub(crate) was_primary: bool,
+}
+
+impl Reign {
+    /// Whether a `sync` of this revision names voters of this term.
+    pub(crate) fn lists(&self, published: Revision) -> bool {
+        self.gate.is_none_or(|gate| published > gate || (self.listed && published == gate))
+    }
 }
 
 /// The leader's view of `synchronous_standby_names`.
@@ -253,6 +262,8 @@ pub(crate) struct Attempt {
     pub(crate) sent: Time,
     pub(crate) serving: bool,
     pub(crate) gated: bool,
+    /// It publishes voters of its own ([`crate::plan::first`]).
+    pub(crate) listed: bool,
     pub(crate) ttl: Duration,
     /// Nobody took the key that was released for others to go on.
     pub(crate) unheeded: bool,

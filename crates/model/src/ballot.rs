@@ -76,6 +76,8 @@ pub struct Take<T> {
     pub waits: bool,
     /// The term whose WAL the candidate has.
     pub lineage: T,
+    /// The voters of its term that it publishes itself.
+    pub first: Option<Sync>,
 }
 
 /// A candidate with its claim in the store.
@@ -250,6 +252,7 @@ impl Model for Ballot {
             "two that think they lead",
             "a leader held by its members",
             "a leader whose agent starts again under it",
+            "a takeover that publishes voters",
         ]
     }
 
@@ -269,6 +272,7 @@ impl Model for Ballot {
             | u32::from(leaders > 1) << 4
             | u32::from((0..NODES).any(held)) << 5
             | u32::from(spent.carried) << 6
+            | u32::from(state.nodes.iter().any(|n| n.take.is_some_and(|t| t.first.is_some()))) << 7
     }
 }
 

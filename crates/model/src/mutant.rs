@@ -23,6 +23,8 @@ pub enum Mutant {
     IgnoresMoreAdvanced,
     /// `sync` is published before its voters have caught up.
     ShrinksTooEarly,
+    /// A takeover publishes whoever pledged as its voters, also who has less.
+    ListsWhoeverPledged,
     /// A member holds though it has pledged.
     HoldsWhilePledged,
     /// A voter pledges though it holds.

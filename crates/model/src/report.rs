@@ -56,6 +56,7 @@ const BIG: &[(&str, Case)] = &[
     ("belief, 3 nodes", Case::Belief(belief::Size { nodes: 3, messages: 1, ..BELIEF })),
     ("pledges, 3 terms", Case::Ballot(ballot::Size { terms: 3, commits: 2, crashes: 0, ..BALLOT })),
     ("pledges and lists", Case::Ballot(ballot::Size { lists: 2, ..LISTS })),
+    ("three terms and lists", Case::Ballot(ballot::Size { terms: 3, claims: 2, ..LISTS })),
     ("pledges and holds", Case::Ballot(ballot::Size { holds: 3, ..BALLOT })),
     ("not strict", Case::Ballot(ballot::Size { lists: 2, strict: false, ..LISTS })),
     ("an agent dies", Case::Ballot(ballot::Size { agents: 1, crashes: 0, ..BALLOT })),
@@ -79,6 +80,7 @@ const MUTANTS: &[(Mutant, Case)] = &[
     (Mutant::PledgeForgotten, Case::Ballot(BALLOT)),
     (Mutant::IgnoresMoreAdvanced, Case::Ballot(BALLOT)),
     (Mutant::IgnoresInstance, Case::Ballot(ballot::Size { wipes: 1, ..BALLOT })),
+    (Mutant::ListsWhoeverPledged, Case::Ballot(ballot::Size { terms: 3, crashes: 0, ..BALLOT })),
     (Mutant::ShrinksTooEarly, Case::Ballot(ballot::Size { lists: 1, ..BALLOT })),
     (
         Mutant::TakeoverWithoutCompare,

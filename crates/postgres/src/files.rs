@@ -260,24 +260,31 @@ pub(crate) fn remove_stale_pid_file(settings: &Settings) -> Result<(), PgError> 
     if living.is_empty() { remove_stale_socket(settings, data_dir) } else { Ok(()) }
 }
 
-/// How long an empty lock file has to stay empty before it is taken for a remnant. A postmaster
-/// that lives fills it in its next instruction but one (PostgreSQL source, `CreateLockFile`).
-const EMPTY_FOR: Duration = Duration::from_millis(100);
+/// How long an empty lock file has to be empty before it is taken for a remnant. A postmaster that
+/// lives fills it in its next instruction but one (PostgreSQL source, `CreateLockFile`).
+pub(crate) const EMPTY_FOR: Duration = Duration::from_millis(100);
+
+fn socket_of(settings: &Settings) -> (PathBuf, PathBuf) {
+    let socket = settings.socket_dir.join(format!(".s.PGSQL.{}", settings.port));
+    let lock = beside(&socket, ".lock");
+    (socket, lock)
+}
+
+/// The age of the socket's lock file, when it is empty.
+pub(crate) fn empty_lock_file(settings: &Settings) -> Option<Duration> {
+    let seen = fs::metadata(socket_of(settings).1).ok().filter(|seen| seen.len() == 0)?;
+    seen.modified().ok()?.elapsed().ok()
+}
 
 /// Removes the socket that a dead postmaster of this data directory left, and its lock file: line 2
 /// names the directory. One that was killed between making the file and filling it left it empty,
 /// and PostgreSQL refuses to start beside that for ever. The caller has made sure that nobody lives.
 pub(crate) fn remove_stale_socket(settings: &Settings, data_dir: &Path) -> Result<(), PgError> {
-    let socket = settings.socket_dir.join(format!(".s.PGSQL.{}", settings.port));
-    let lock = beside(&socket, ".lock");
-    let Some(mut text) = read_durable(&lock)? else { return Ok(()) };
-    if text.is_empty() {
-        std::thread::sleep(EMPTY_FOR);
-        text = read_durable(&lock)?.unwrap_or_default();
-    }
+    let (socket, lock) = socket_of(settings);
+    let text = read_durable(&lock)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let ours = text.lines().nth(1).is_some_and(|dir| Path::new(dir) == data_dir);
-    if ours || text.is_empty() {
+    if ours || empty_lock_file(settings).is_some_and(|age| age >= EMPTY_FOR) {
         remove_durable(&socket)?;
         remove_durable(&lock)?;
     }

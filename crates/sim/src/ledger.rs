@@ -54,8 +54,8 @@ impl Belief {
 pub(crate) struct Reign {
     pub(crate) node: Ix,
     pub(crate) term: Option<Term>,
-    /// Its WAL when it began, end of recovery included.
-    pub(crate) start: Wal,
+    /// What recovery found: all that its first client can read. The record that ends recovery comes after it.
+    pub(crate) recovered: Wal,
     pub(crate) acked: bool,
     pub(crate) serving: bool,
 }
@@ -115,8 +115,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn begin_reign(&mut self, node: Ix, term: Option<Term>, start: Wal) -> usize {
-        let reign = Reign { node, term, start, acked: false, serving: false };
+    pub(crate) fn begin_reign(&mut self, node: Ix, term: Option<Term>, recovered: Wal) -> usize {
+        let reign = Reign { node, term, recovered, acked: false, serving: false };
         self.reigns.push(reign);
         self.reigns.len() - 1
     }

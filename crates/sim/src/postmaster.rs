@@ -11,6 +11,7 @@ use crate::event::{Event, Ix};
 use crate::invariants;
 use crate::machine::DISK_AGAIN;
 use crate::pg::{Dir, Hang, Names, Run};
+use crate::wal::Wal;
 use crate::world::{World, note};
 
 impl World {
@@ -48,13 +49,14 @@ impl World {
     ) {
         if primary {
             self.nodes[node].pg.run = Run::Primary;
+            let recovered = self.nodes[node].pg.wal();
             self.append(node, 120);
             if let Some(dir) = &mut self.nodes[node].pg.dir {
                 dir.checkpoint = Lsn(dir.wal.end.0 - 120);
                 dir.control_timeline = self.branches.timeline(dir.wal.branch);
             }
             self.stats.sometimes.restarted += 1;
-            self.begin_reign(node, term);
+            self.begin_reign(node, term, recovered);
             if let Some(names) = names {
                 self.set_list(node, names);
             }
@@ -79,6 +81,7 @@ impl World {
         self.drop_receiver(node);
         let Some(dir) = self.nodes[node].pg.dir.as_mut() else { return };
         dir.known = Timeline(dir.known.0 + 1);
+        let recovered = Some(dir.wal);
         dir.wal = self.branches.fork(dir.wal, dir.known);
         dir.control = ControlState::InProduction;
         let timeline = dir.known;
@@ -88,13 +91,13 @@ impl World {
         let life = pg.life;
         self.append(node, 104);
         note!(self, "n{} is promoted to timeline {timeline}", node + 1);
-        self.begin_reign(node, term);
+        self.begin_reign(node, term, recovered);
         self.set_list(node, names);
         let delay = self.rng.between(50_000, 1_000_000);
         self.queue.after(delay, Event::Checkpoint { node, pg: life });
     }
 
-    fn begin_reign(&mut self, node: Ix, term: Option<Term>) {
+    fn begin_reign(&mut self, node: Ix, term: Option<Term>, recovered: Option<Wal>) {
         let pg = &mut self.nodes[node].pg;
         pg.term = term;
         pg.waiting.clear();
@@ -103,8 +106,9 @@ impl World {
         pg.list = SyncNames::default();
         if let Some(dir) = &mut pg.dir {
             dir.control = ControlState::InProduction;
-            pg.visible = dir.wal.end;
-            pg.reign = self.ledger.begin_reign(node, term, dir.wal);
+            let recovered = recovered.unwrap_or(dir.wal);
+            pg.visible = recovered.end;
+            pg.reign = self.ledger.begin_reign(node, term, recovered);
         }
         self.model_promoted(node, term);
         let (name, shown) = (node + 1, term.map_or(0, |t| t.0));

@@ -108,7 +108,8 @@ impl Bench {
             seed: 0,
             mutant: None,
         };
-        let durable = Durable { wal_term: Some(Term(10)), ..Durable::default() };
+        let (wal_term, data_from) = (Some(Term(10)), Some(name("n1")));
+        let durable = Durable { wal_term, data_from, ..Durable::default() };
         let now = Time(1_000_000);
         let node = Node::new(config, Incarnation(2), durable, now);
         let mut bench = Self { node, now, actions: Vec::new() };
@@ -253,9 +254,12 @@ fn a_voter_that_promised_answers_only_without_a_receiver() {
 }
 
 /// Leads a candidate through its ballot; n3 pledges `theirs`.
-fn candidate(theirs: Lsn) -> Bench {
+pub(crate) fn candidate(theirs: Lsn) -> Bench {
     let mut bench = Bench::replica_n2();
     bench.feed(Input::View(Arc::new(released())));
+    let pg = PeerPg::Replica { streaming: false };
+    let sign = PeerMessage::Beat(PeerBeat { pg, hears_leader: false, ..streams() });
+    bench.feed(Input::Peer { from: name("n3"), message: sign });
     assert!(bench.take_txn(Purpose::Claim).is_none(), "WAL may still arrive");
     bench.later(5);
     bench.feed(replica(bench.now, Some("n1"), false));
@@ -382,6 +386,7 @@ pub(crate) fn streams() -> PeerBeat {
         waits_for: Vec::new(),
         ailment: None,
         follows: None,
+        died: false,
     }
 }
 

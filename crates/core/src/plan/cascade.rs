@@ -164,7 +164,11 @@ impl Node {
     pub(super) fn expects(&self, upstream: &Upstream) -> bool {
         let durable = &self.durable;
         match (upstream, &durable.data_via) {
-            (Upstream::Leader(_) | Upstream::StandbyLeader(_), via) => via.is_none(),
+            // Pointed there by an earlier term's operation, while the record says that WAL comes from
+            // somebody else: what arrives would be of no term.
+            (Upstream::Leader(node) | Upstream::StandbyLeader(node), via) => {
+                via.is_none() && durable.data_from.as_ref() == Some(node)
+            }
             (Upstream::Member { node, instance }, Some(via)) => {
                 let term = self.view.current_term();
                 via.node == *node

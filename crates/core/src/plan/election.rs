@@ -390,6 +390,7 @@ impl Node {
             fetch: None,
         });
         self.claim(false);
+        self.slots_while_waiting();
         Reason::AskingPledges
     }
 
@@ -449,8 +450,8 @@ impl Node {
         }
         if self.replica().is_some_and(|r| r.upstream.is_some() || r.streaming) {
             self.stop_receiving();
-        } else if self.replica().is_some() && self.all_persisted() && self.op.is_none() {
-            self.ensure_slots_ahead();
+        } else {
+            self.slots_while_waiting();
         }
         self.count(ballot)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{Accession, HistoryLine, Purpose, ReignEnd};
+use crate::cluster::{Accession, HistoryLine, Key, Purpose, ReignEnd};
 use crate::disk::Ailment;
 use crate::mutant::Mutant;
 use crate::node::Node;
@@ -411,6 +411,14 @@ impl Node {
         }
     }
 
+    /// Whoever follows finds its slot; and nothing waits for it.
+    pub(super) fn slots_while_waiting(&mut self) {
+        let receives = self.replica().is_none_or(|r| r.upstream.is_some() || r.streaming);
+        if !receives && self.op.is_none() {
+            self.ensure_slots_ahead();
+        }
+    }
+
     /// `history` has a line for each timeline that ended (contract 1.3).
     fn publish_timelines(&mut self) {
         let Some(primary) = self.primary() else { return };
@@ -438,15 +446,15 @@ impl Node {
     }
 
     /// Clients are let in: at once where nothing was promised to voters, else when a list of this
-    /// term is published, whose voters have the end of recovery.
+    /// term is published, whose voters have the end of recovery, and commits wait for it.
     fn open_for_clients(&mut self) {
         let Some(primary) = self.primary() else { return };
         let listed = !primary.names.is_nobody();
-        let published = self.view.sync.as_ref().map(|s| s.modified.0);
+        let published = self.view.modified(&Key::Sync);
         let early = self.breaks(Mutant::ServesTooEarly);
         let now = self.now;
         let Some(reign) = &mut self.reign else { return };
-        let open = reign.gate.is_none_or(|gate| published.is_some_and(|at| at > gate.0) && listed);
+        let open = reign.gate.is_none() || reign.lists(published) && listed;
         if !reign.serving && (open || early) {
             reign.serving = true;
             reign.next_beat = now;

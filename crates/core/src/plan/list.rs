@@ -88,8 +88,8 @@ impl Node {
 
     /// The list and the key agree, but the key was written before this primary began.
     fn unpublished_since_gate(&self) -> bool {
-        let at = self.view.sync.as_ref().map_or(0, |s| s.modified.0);
-        self.reign.as_ref().and_then(|r| r.gate).is_some_and(|gate| at <= gate.0)
+        let at = self.view.modified(&Key::Sync);
+        self.reign.as_ref().is_some_and(|r| r.gate.is_some() && !r.lists(at))
     }
 
     fn published(&self) -> Published {
@@ -155,7 +155,7 @@ impl Node {
             Some(primary) if !primary.names.is_nobody() => {
                 primary.names.names.iter().cloned().collect()
             }
-            _ => BTreeSet::new(),
+            _ => self.first_listed(),
         };
         let now = self.now;
         if let Some(reign) = &mut self.reign {
@@ -173,6 +173,15 @@ impl Node {
             .collect();
         wanted.sort();
         wanted.dedup();
+        self.choose(wanted, &listed)
+    }
+
+    /// Of those who can be listed, those who should.
+    pub(super) fn choose(
+        &self,
+        wanted: Vec<NodeName>,
+        listed: &BTreeSet<NodeName>,
+    ) -> BTreeSet<NodeName> {
         // Who may not lead votes only where too few others can (contract 4.9): a commit that only
         // it has would leave nobody to go on.
         let count = self.policy().synchronous_node_count as usize;
@@ -227,7 +236,7 @@ impl Node {
         lost.is_none_or(|since| self.now.since(since) < KEEP_PLACE)
     }
 
-    fn admissible(&self, node: &NodeName, listed: &BTreeSet<NodeName>) -> bool {
+    pub(super) fn admissible(&self, node: &NodeName, listed: &BTreeSet<NodeName>) -> bool {
         let ill = self.peer_ailment(node).is_some_and(Ailment::is_mortal);
         if *node == self.config.name || self.sync_priority(node) == 0 || ill || self.cascades(node)
         {
@@ -277,7 +286,7 @@ impl Node {
         })
     }
 
-    fn peer_instance(&self, node: &NodeName) -> Option<Instance> {
+    pub(super) fn peer_instance(&self, node: &NodeName) -> Option<Instance> {
         self.fresh(node, SAID).and_then(|said| said.instance)
     }
 

@@ -6,6 +6,7 @@ mod bootstrap;
 mod cascade;
 mod election;
 mod fetch;
+mod first;
 mod hold;
 mod leader;
 mod leave;
@@ -28,7 +29,7 @@ use crate::node::{Node, PEER_BEAT};
 use crate::peer::{PeerBeat, PeerMessage, PeerPg};
 use crate::postgres::{ControlFacts, PgFailureKind, PgOp, PgOpResult, PgRole, PgState, Source};
 use crate::reason::{Reason, Situation};
-use crate::state::{Lease, Pg, RunningOp};
+use crate::state::{Lease, Pg, Reign, RunningOp};
 use crate::{Duration, Lsn, Tags};
 
 impl Node {
@@ -433,7 +434,19 @@ impl Node {
             ailment,
             waits_for: self.primary().map(|p| p.names.names.clone()).unwrap_or_default(),
             follows: self.durable.data_via.as_ref().map(|via| via.instance),
+            died: self.leader_died(),
         }
+    }
+
+    /// Leads, and PostgreSQL ended unasked.
+    fn leader_died(&self) -> bool {
+        let asked = self.shutdown.is_some()
+            || self.restart.is_some()
+            || self.op.as_ref().is_some_and(|running| running.op == PgOp::Stop);
+        let unasked = |reign: &Reign| reign.was_primary && reign.handover.is_none();
+        !asked
+            && matches!(self.pg, Pg::Exited | Pg::Empty)
+            && self.reign.as_ref().is_some_and(unasked)
     }
 
     // === what operations leave behind ===

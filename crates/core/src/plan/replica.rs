@@ -70,6 +70,10 @@ impl Node {
             PgState::Absent => self.copy(leader, Reason::Copying),
             PgState::Broken(what) => self.repair(leader, what),
             PgState::Stopped(control) => self.start_following(leader, &control),
+            PgState::Running(_) if self.voters_decide() && self.leader_says_it_died() => {
+                self.let_go_of_dead();
+                Reason::WaitingForLeader
+            }
             PgState::Running(_) => self.follow(leader),
             PgState::NotAccepting(control) if Self::starts_as_primary(&control) => {
                 self.kill_now();
@@ -106,7 +110,8 @@ impl Node {
             Some(PgOp::Clone { .. }) => Reason::Copying,
             Some(PgOp::Rewind { .. }) => Reason::Diverged,
             Some(PgOp::StartReplica { .. }) => Reason::StartingReplica,
-            Some(PgOp::Follow { .. }) => Reason::FollowNewLeader,
+            Some(PgOp::Follow { upstream: None }) => Reason::WaitingForLeader,
+            Some(PgOp::Follow { upstream: Some(_) }) => Reason::FollowNewLeader,
             Some(
                 PgOp::Init
                 | PgOp::StartPrimary { .. }

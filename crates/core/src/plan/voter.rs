@@ -5,13 +5,15 @@ use crate::cluster::{Purpose, ReignEnd};
 use crate::input::{Action, Promise};
 use crate::mutant::Mutant;
 use crate::node::Node;
-use crate::peer::{PeerMessage, PledgeAnswer, PledgeRefusal};
+use crate::peer::{PeerBeat, PeerMessage, PledgeAnswer, PledgeRefusal};
 use crate::postgres::{PgOp, PgState};
 use crate::state::Asked;
 use crate::{Duration, NodeName};
 
 /// A question that can't be answered within this time is dropped; the candidate asks again.
 const STALE: Duration = Duration::secs(1);
+/// Killing what is left of a PostgreSQL takes less than this, and the release comes after it.
+const DYING: Duration = Duration::secs(1);
 /// A ballot that nobody decides is withdrawn by a voter after this.
 const UNDECIDED: Duration = Duration::secs(2);
 
@@ -145,11 +147,19 @@ impl Node {
     }
 
     /// Nothing comes from a leader that is dead, and a pledge asks for the same: no need to wait for
-    /// the question.
+    /// the question, nor for the release.
     pub(super) fn let_go_of_dead(&mut self) {
-        if self.voters_decide() && self.view.reign_end() == Some(&ReignEnd::Died) {
+        let released = self.view.reign_end() == Some(&ReignEnd::Died);
+        if self.voters_decide() && (released || self.leader_says_it_died()) {
             self.stop_receiving();
         }
+    }
+
+    pub(super) fn leader_says_it_died(&self) -> bool {
+        let leader = self.other_leader();
+        let said = leader.and_then(|leader| self.fresh(leader, DYING));
+        let this_term = |said: &PeerBeat| said.leads == self.view.current_term();
+        !self.policy().pause && said.is_some_and(|said| said.died && this_term(said))
     }
 
     pub(super) fn stop_receiving(&mut self) {

@@ -46,7 +46,7 @@ impl<W: Wals, const N: usize> State<W, N> {
             Action::Pledge { voter, candidate, position } => {
                 self.pledge(voter, candidate, position);
             }
-            Action::Take { node, ballot } => self.take(node, ballot),
+            Action::Take { node, ballot, first } => self.take(node, ballot, first),
             Action::TakeLands { node, term, told } => self.take_lands(node, term, told),
             Action::TakeRefused { node } => {
                 if self.nodes[node].take.take().is_some_and(|t| t.waits) {
@@ -97,6 +97,12 @@ impl<W: Wals, const N: usize> State<W, N> {
     pub(super) fn bound(&self, n: usize) -> Option<Promise<W::Number>> {
         let open = |p: &Promise<W::Number>| self.claim <= p.ballot && self.term <= p.against;
         self.nodes[n].promise.filter(open)
+    }
+
+    /// Who stands where this node stands.
+    pub(super) fn level(&self, n: usize) -> u8 {
+        let stands = |m: &usize| *m != n && self.position(*m) == self.position(n);
+        (0..N).filter(stands).map(|m| 1_u8 << m).sum()
     }
 
     pub(super) fn streams(&self, n: usize, m: usize) -> bool {
@@ -165,9 +171,9 @@ impl<W: Wals, const N: usize> State<W, N> {
         }
     }
 
-    fn take(&mut self, n: usize, ballot: Option<W::Number>) {
+    fn take(&mut self, n: usize, ballot: Option<W::Number>, first: Option<Sync>) {
         let (over, lineage) = (self.term, self.wals.latest(n));
-        let take = Take { ballot, over, stale: false, known: true, waits: true, lineage };
+        let take = Take { ballot, over, stale: false, known: true, waits: true, lineage, first };
         if ballot.is_some() {
             self.give(n);
         }
@@ -195,6 +201,7 @@ impl<W: Wals, const N: usize> State<W, N> {
         self.term = term;
         self.leader = n as u8;
         self.lineage = take.lineage;
+        self.sync = take.first.unwrap_or(self.sync);
         self.stale();
         self.nodes[n].take = None;
         self.nodes[n].candidacy = None;
@@ -262,6 +269,8 @@ impl<W: Wals, const N: usize> State<W, N> {
         for node in &mut self.nodes {
             let publishes = [&mut node.publish, &mut node.uncertain];
             publishes.into_iter().flatten().for_each(|publish| publish.sync.admitted &= gone);
+            let first = node.take.as_mut().and_then(|take| take.first.as_mut());
+            first.into_iter().for_each(|first| first.admitted &= gone);
         }
         for leader in 0..N {
             let end = self.wals.end(leader);

@@ -46,8 +46,8 @@ pub enum Action<W: Wals> {
     Forget { node: usize },
     /// A voter answers with its position.
     Pledge { voter: usize, candidate: usize, position: (W::Number, W::End) },
-    /// A takeover is sent; without ballot: a return.
-    Take { node: usize, ballot: Option<W::Number> },
+    /// A takeover is sent; without ballot: a return. `first`: the voters that it publishes itself.
+    Take { node: usize, ballot: Option<W::Number>, first: Option<Sync> },
     /// It is applied. `told`: and its sender will know.
     TakeLands { node: usize, term: W::Number, told: bool },
     /// It is not.
@@ -119,6 +119,8 @@ pub enum Rule {
     EnoughPledges,
     /// Core's `count`: `ahead`.
     NobodyAhead,
+    /// Core's `first_sync`.
+    FirstVotersAreLevel,
     /// Core's `plan_return`.
     OnlyLastLeaderReturns,
     /// Core's `take_over`: what it compares.
@@ -163,6 +165,9 @@ impl Rule {
             Self::NoDivergence => "a replica receives only what goes on from what it has",
             Self::FreeToHold => "who has a part in another term doesn't hold",
             Self::EnoughHolds => "a leader relies on holds that meet every set of pledges",
+            Self::FirstVotersAreLevel => {
+                "a takeover publishes only voters that pledged and have what the new leader has"
+            }
             Self::Impossible => "a step needs what it starts from",
         }
     }
@@ -262,8 +267,14 @@ impl<W: Wals, const N: usize> At<'_, W, N> {
             Action::Pledge { voter, candidate, position } => {
                 self.pledge(voter, candidate, position)
             }
-            Action::Take { node, ballot: Some(ballot) } => self.take(node, ballot),
-            Action::Take { node, ballot: None } => self.take_back(node),
+            Action::Take { node, ballot: Some(ballot), first } => {
+                self.take(node, ballot)?;
+                first.map_or(Ok(()), |first| self.first(node, first))
+            }
+            Action::Take { node, ballot: None, first } => {
+                must(first.is_none(), Rule::FirstVotersAreLevel)?;
+                self.take_back(node)
+            }
             Action::TakeLands { node: n, term, .. } => {
                 let Some(take) = node(n).take else { return Err(Rule::TakeoverCompares) };
                 let compared = !take.stale || self.laws.drops(Mutant::TakeoverWithoutCompare);
@@ -450,6 +461,18 @@ impl<W: Wals, const N: usize> At<'_, W, N> {
         must(mine != 0 && have >= needed, Rule::EnoughPledges)?;
         let ahead = candidacy.furthest > s.position(n);
         must(!ahead || self.laws.drops(Mutant::IgnoresMoreAdvanced), Rule::NobodyAhead)
+    }
+
+    /// Core's `first_sync`: who pledged and stands where the candidate stands, with the list that core
+    /// would make of them. Whose data was replaced since counts for nothing.
+    fn first(&self, n: usize, first: Sync) -> Result<(), Rule> {
+        let pledged = self.state.nodes[n].candidacy.map_or(0, |c| c.pledged);
+        let level = self.state.level(n) | !first.admitted;
+        let count = self.laws.count.min(u32::from(u8::MAX)) as u8;
+        let quorum = u32::from(first.quorum) + u32::from(count) == first.voters.count_ones();
+        let among = first.voters & !pledged == 0 && first.voters != 0 && quorum;
+        let behind = self.laws.drops(Mutant::ListsWhoeverPledged);
+        must(among && (first.voters & !level == 0 || behind), Rule::FirstVotersAreLevel)
     }
 
     /// Core's `plan_return`, and a leader whose agent or PostgreSQL begins anew.

@@ -210,7 +210,8 @@ impl Steps<'_> {
     fn take(&mut self, node: usize) {
         let Some(free) = self.state.nodes.get(node).filter(|n| n.take.is_none()) else { return };
         if let Some(candidacy) = free.candidacy {
-            let step = Action::Take { node, ballot: Some(candidacy.ballot) };
+            let ballot = Some(candidacy.ballot);
+            let step = Action::Take { node, ballot, first: None };
             for voter in (0..NODES).filter(|m| candidacy.pledged >> m & 1 == 1) {
                 let Some(record) = self.state.wals.next_of(node, voter) else { continue };
                 let fetch = Action::Fetch { node, voter };
@@ -219,10 +220,24 @@ impl Steps<'_> {
                 self.try_all(Label::between(node, "fetches WAL of", voter), &steps);
             }
             self.try_all(Label::of(node, "sends its takeover"), &[Action::Unfollow { node }, step]);
+            if let Some(first) = self.first(node, candidacy.pledged) {
+                let step = Action::Take { node, ballot, first: Some(first) };
+                let label = Label::of(node, "sends its takeover with its voters");
+                self.try_all(label, &[Action::Unfollow { node }, step]);
+            }
         } else if free.reign.is_none() || self.model.size.agents > 0 {
-            let step = Action::Take { node, ballot: None };
+            let step = Action::Take { node, ballot: None, first: None };
             self.try_all(Label::of(node, "sends its return"), &[step]);
         }
+    }
+
+    /// All that it may publish as voters of its term.
+    fn first(&self, node: usize, pledged: u8) -> Option<Sync> {
+        let behind = self.model.laws.drops(Mutant::ListsWhoeverPledged);
+        let level = if behind { u8::MAX } else { self.state.level(node) };
+        let voters = pledged & self.state.sync.admitted & level;
+        let quorum = voters.count_ones().checked_sub(self.model.size.count)?;
+        Some(Sync { voters, quorum: quorum as u8, admitted: voters })
     }
 
     fn take_answers(&mut self, node: usize) {

@@ -138,6 +138,13 @@ impl Core {
         }
     }
 
+    /// A lock file that was made just now and is empty may be that of a postmaster that lives.
+    async fn empty_lock_file_is_old(&self) {
+        if let Some(age) = files::empty_lock_file(&self.settings) {
+            tokio::time::sleep(files::EMPTY_FOR.saturating_sub(age)).await;
+        }
+    }
+
     /// Makes sure that nothing of PostgreSQL lives, killing what no guard knows.
     async fn nothing_lives(self: &Arc<Self>) -> Result<(), PgError> {
         let busy = |words| Err(PgError::failed(PgFailureKind::ToolFailed, words));

@@ -82,6 +82,7 @@ impl Core {
         }
         let hba = self.settings.run_dir.join("bootstrap_hba.conf");
         options.push(format!("hba_file={}", hba.display()));
+        self.empty_lock_file_is_old().await;
         let core = Arc::clone(self);
         let (data_dir, place) = (data_dir.to_owned(), data_dir.to_owned());
         let (log, log_from) = blocking(move || core.prepare(&place, &hba, archive)).await??;

@@ -77,6 +77,7 @@ impl Core {
             tracing::warn!(%error, "the configuration could not be tried; the last one is used");
         }
         self.memory.forget().await;
+        self.empty_lock_file_is_old().await;
         let core = Arc::clone(self);
         let primary = shape.role() == Role::Primary;
         let (life, log_from) = blocking(move || {

@@ -1,6 +1,7 @@
 //! Two reigns never acknowledge in turns. In asynchronous mode the moment after a thaw, before the
-//! guard has killed, is allowed and counted. In synchronous modes a late word about a commit that
-//! the newer leader has is no harm.
+//! guard has killed, is allowed and counted; also where an operator forced the newer reign, and the
+//! older one waited for nobody. In synchronous modes a late word about a commit that the newer leader
+//! has is no harm.
 
 use super::Rule;
 use crate::event::Ix;
@@ -21,7 +22,8 @@ pub(crate) fn check(world: &mut World, node: Ix, commit: Wal, waited: bool) {
     let machine = &world.nodes[node];
     let thawed = machine.thawed_at > 0 && world.now() - machine.thawed_at < THAW;
     let excused = thawed || machine.held_clock || world.believes_in_pause(node);
-    if !waited && !world.synchronous() && excused {
+    let forced = world.forced_out(node);
+    if !waited && (!world.synchronous() || forced) && excused {
         world.stats.sometimes.thaw_ack += 1;
         return;
     }

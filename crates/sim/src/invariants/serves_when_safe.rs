@@ -8,7 +8,7 @@ use crate::world::World;
 
 const RULE: Rule = Rule {
     name: "serves_when_safe",
-    sentence: "a beat says serving only when at most 'quorum' of the voters lack the end of the primary's recovery",
+    sentence: "a beat says serving only when at most 'quorum' of the voters lack something that the primary's recovery found",
 };
 
 pub(crate) fn check(world: &mut World, node: Ix, txn: &Txn) {
@@ -22,7 +22,7 @@ pub(crate) fn check(world: &mut World, node: Ix, txn: &Txn) {
     let pg = &world.nodes[node].pg;
     let writable = pg.writable();
     let Some(reign) = world.ledger.reigns.get_mut(pg.reign).filter(|_| writable) else { return };
-    let start = reign.start;
+    let recovered = reign.recovered;
     let first = !std::mem::replace(&mut reign.serving, true);
     if !first || !world.synchronous() {
         return;
@@ -32,9 +32,9 @@ pub(crate) fn check(world: &mut World, node: Ix, txn: &Txn) {
         return; // nobody else can be elected
     }
     let quorum = sync.value.quorum;
-    let lacking = super::pledges_meet_acks::lacking(world, node, start);
+    let lacking = super::pledges_meet_acks::lacking(world, node, recovered);
     if lacking > quorum {
-        let found = format!("n{} serves, {lacking} voters lack {}", node + 1, start.end);
+        let found = format!("n{} serves, {lacking} voters lack {}", node + 1, recovered.end);
         world.broken(RULE, found);
     }
 }

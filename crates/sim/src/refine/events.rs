@@ -46,22 +46,22 @@ impl World {
             Compare::Modified(Key::Claim, revision) => Some(revision.0),
             Compare::Modified(..) | Compare::Lease(..) => None,
         });
+        let first = self.first_voters(txn);
         let judged = matches!(by, Some(Accession::Pledges | Accession::Return));
-        let view = self.store.view();
-        let current = (self.refine.state.term, view.modified(&Key::Sync).0);
-        let over = (self.refine.views[node] == current).then_some(self.refine.changes);
+        let now = (self.refine.state.term, self.store.view().modified(&Key::Sync).0);
+        let over = (self.refine.views[node] == now).then_some(self.refine.changes);
         // Only what may be applied is judged.
         let open = ballot.is_none_or(|ballot| ballot == self.refine.state.claim);
         if judged && open && over.is_some() {
             self.model_settles_for_return(node, by);
-            self.model_step(&Action::Take { node, ballot });
+            self.model_step(&Action::Take { node, ballot, first });
         } else {
             self.refine.judged.in_vain += u64::from(judged);
         }
         let term = self.refine.state.term;
         let lineage = pgherd_model::ballot::wals::Wals::latest(&self.refine.state.wals, node);
-        let take =
-            Take { ballot, over: term, stale: over.is_none(), known: true, waits: true, lineage };
+        let stale = over.is_none();
+        let take = Take { ballot, over: term, stale, known: true, waits: true, lineage, first };
         self.refine.state.nodes[node].take = Some(take);
         let (life, at) = (self.nodes[node].agent.life, self.clock(node));
         let sent = Sent { what: take, life, over, landed: false, at };
@@ -394,14 +394,14 @@ impl World {
         }
     }
 
-    /// A voter that hasn't seen yet where a term begins says less of its WAL than is true. As long as
-    /// nothing was acknowledged under that term, what is true is taken: who is ahead shows at the
-    /// takeover.
+    /// A voter that hasn't seen where a term begins says less of its WAL than is true. As long as
+    /// nothing was acknowledged under that term, or when it is over, what is true is taken: who is ahead
+    /// shows at the takeover.
     fn position_said(&mut self, node: Ix, said: (u64, u64)) -> (u64, u64) {
         let state = &self.refine.state;
         let truth = state.position(node);
         let reign = state.nodes.iter().filter_map(|n| n.reign.as_ref()).find(|r| r.term == truth.0);
-        let nothing = reign.is_some_and(|r| r.names == List::Nobody && r.before.is_none());
+        let nothing = reign.is_none_or(|r| r.names == List::Nobody && r.before.is_none());
         if said.0 < truth.0 && said.1 == truth.1 && nothing {
             self.refine.judged.understated += 1;
             return truth;
@@ -423,7 +423,7 @@ impl World {
             self.refine.judged.paused += 1;
             return;
         }
-        if self.refine.state.nodes[node].reign.is_none() && !self.opens_for_writes(node) {
+        if self.nodes[node].pg.killed || !self.opens_for_writes(node) {
             return; // there is nothing to be kept alive
         }
         self.model_holds_end();
@@ -490,6 +490,7 @@ impl World {
         let newer =
             self.refine.state.nodes[node].reign.map(|r| r.term).filter(|t| own && *t > term);
         let term = newer.unwrap_or(term);
+        self.model_reopens(node, term);
         self.refine.opened[node] = term;
         self.model_step(&Action::Promote { node, term });
     }
@@ -517,7 +518,7 @@ impl World {
     }
 
     pub(crate) fn model_acknowledged(&mut self, node: Ix, commit: Wal) {
-        if self.refine.on {
+        if self.refine.on && !self.forced_out(node) {
             self.model_step(&Action::Acknowledge { node, commit });
         }
     }

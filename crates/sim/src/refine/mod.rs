@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use pgherd_core::RequestId;
-use pgherd_core::cluster::SyncState;
+use pgherd_core::cluster::{Accession, Op, SyncState, Txn, Value};
 use pgherd_core::mutant::Mutant;
 use pgherd_model::ballot::{Action, Laws, Publish, Rule, State, Sync, Take};
 
@@ -29,7 +29,7 @@ pub(crate) const RULE: invariants::Rule = invariants::Rule {
 };
 
 /// The broken laws of core that break a rule of the model: it must notice them by itself.
-pub(crate) const NOTICES: [Mutant; 11] = [
+pub(crate) const NOTICES: [Mutant; 12] = [
     Mutant::PromoteWithoutKey,
     Mutant::OnePledgeTooFew,
     Mutant::PledgeKeepsReceiving,
@@ -37,6 +37,7 @@ pub(crate) const NOTICES: [Mutant; 11] = [
     Mutant::IgnoresMoreAdvanced,
     Mutant::PublishesSyncFirst,
     Mutant::ShrinksTooEarly,
+    Mutant::ListsWhoeverPledged,
     Mutant::NeverRewinds,
     Mutant::TakeoverWithoutCompare,
     Mutant::HoldForgotten,
@@ -263,6 +264,35 @@ impl World {
         Sync { voters, quorum: sync.quorum as u8, admitted }
     }
 
+    /// The voters that a takeover publishes, when they are others than those that stand.
+    fn first_voters(&self, txn: &Txn) -> Option<Sync> {
+        let value = txn.then.iter().find_map(|op| match op {
+            Op::Put(_, Value::Sync(sync), _) => Some(sync),
+            Op::Put(..) | Op::Delete(_) => None,
+        })?;
+        let stands = self.store.view().sync.as_ref().map(|sync| &sync.value);
+        let same = stands.is_some_and(|s| (&s.voters, s.quorum) == (&value.voters, value.quorum));
+        (!same).then(|| self.sync_bits(value))
+    }
+
+    /// An operator made another node the leader, and accepted what comes of it.
+    pub(crate) fn forced_out(&self, node: Ix) -> bool {
+        let term = self.store.view().term.as_ref();
+        let forced = term.is_some_and(|term| term.value.by == Accession::Operator);
+        forced && self.ledger.outdated(self.nodes[node].pg.reign).is_some()
+    }
+
+    /// A PostgreSQL that died before its agent saw it open is started again under the same term.
+    fn model_reopens(&mut self, node: Ix, term: u64) {
+        let unseen = self.nodes[node].agent.node.as_ref().and_then(|n| n.leads_unseen());
+        let state = &mut self.refine.state;
+        let ended = state.nodes[node].reign.is_none() && state.term == term;
+        if ended && unseen == Some(pgherd_core::Term(term)) {
+            self.refine.judged.reopened += 1;
+            state.begin_reign(node, term);
+        }
+    }
+
     /// PostgreSQL takes writes, or something of it still may.
     fn is_open(&self, node: Ix) -> bool {
         match self.nodes[node].pg.run {
@@ -316,7 +346,7 @@ impl World {
         let counts = at + belief.ttl.percent(99);
         let reign = self.refine.state.nodes[leader].reign.as_ref();
         let counted = reign.is_some_and(|r| r.term == term.0 && r.holds >> member & 1 == 1);
-        let open = counted && !machine.pg.killed;
+        let open = counted && !machine.pg.killed && self.opens_for_writes(leader);
         let lives = open && belief.term == Some(term) && !belief.ended;
         lives && clock && self.clock(leader) < counts
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{GONE, Lineage};
 use crate::cluster::{ClusterView, TermRecord};
 use crate::input::Via;
-use crate::node::tests::{Bench, at, beat, name, streams, view};
+use crate::node::tests::{Bench, at, beat, name, replica, streams, view};
 use crate::peer::{PeerBeat, Position};
 use crate::state::Peer;
 use crate::{Duration, Input, Instance, Lsn, Revision, Tags, Term, Timeline};
@@ -89,4 +89,19 @@ fn circles_and_strangers_mean_the_leader() {
     assert_eq!(tag("n2", "n2"), None);
     assert_eq!(tag("n2", "n3").as_deref(), Some("n3"));
     assert_eq!(tag("n3", "n2"), None, "a circle");
+}
+
+/// The operation that was to point it at n3 failed; then n1 leads again, to which PostgreSQL still
+/// points. WAL that the record doesn't expect would be of no term, and the node would say less than it has.
+#[test]
+fn a_stream_that_the_record_does_not_expect_is_written_down() {
+    let mut bench = Bench::replica_n2();
+    bench.persist_all();
+    bench.node.durable.data_from = Some(name("n3"));
+    for _ in 0..2 {
+        bench.later(100);
+        bench.feed(replica(bench.now, Some("n1"), true));
+        bench.persist_all();
+    }
+    assert_eq!(bench.node.durable.data_from, Some(name("n1")));
 }

@@ -1,0 +1,117 @@
+//! What a takeover publishes, and when the first client is let in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::{Beat, ClusterView, Key, Op, Purpose, SyncState, TermRecord, Txn, Value};
+use crate::input::{Input, StoreOutcome};
+use crate::node::tests::{Bench, at, beat, candidate, name, view};
+use crate::postgres::{
+    PgFacts, PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, RunningFacts, SyncNames,
+};
+use crate::{Incarnation, Instance, Lsn, Revision, SystemId, Timeline};
+
+fn sync_of(txn: &Txn) -> &SyncState {
+    let sync = txn.then.iter().find_map(|op| match op {
+        Op::Put(_, Value::Sync(sync), _) => Some(sync),
+        Op::Put(..) | Op::Delete(_) => None,
+    });
+    sync.expect("a takeover writes sync")
+}
+
+fn term_of(txn: &Txn) -> TermRecord {
+    let record = txn.then.iter().find_map(|op| match op {
+        Op::Put(_, Value::Term(record), _) => Some(record.clone()),
+        Op::Put(..) | Op::Delete(_) => None,
+    });
+    record.expect("a takeover writes the term")
+}
+
+fn primary(bench: &mut Bench, names: SyncNames) {
+    bench.later(5);
+    let role = PgRole::Primary(PrimaryFacts {
+        flushed: Lsn(120),
+        names,
+        senders: Vec::new(),
+        history: Vec::new(),
+        checkpointed: false,
+        waiting: Vec::new(),
+    });
+    let running =
+        RunningFacts { system_id: SystemId(7), instance: Instance(2), timeline: Timeline(2), role };
+    let state = PgState::Running(running);
+    bench.feed(Input::Postgres(PgFacts { at: bench.now, state }));
+}
+
+#[test]
+fn who_stands_where_the_new_leader_stands_votes_from_the_first_moment() {
+    let mut bench = candidate(Lsn(100));
+    let (_, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let voters = BTreeMap::from([(name("n3"), Some(Instance(3)))]);
+    let expected = SyncState { leader: Some(name("n2")), quorum: 0, voters };
+    assert_eq!(*sync_of(&txn), expected);
+}
+
+#[test]
+fn who_has_less_does_not() {
+    let mut bench = candidate(Lsn(99));
+    let (_, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let before = view().sync.expect("there are voters").value;
+    assert_eq!(*sync_of(&txn), SyncState { leader: Some(name("n2")), ..before });
+}
+
+/// Nobody streams yet: commits wait for the voter that comes, and reads needn't.
+#[test]
+fn clients_are_let_in_before_anybody_streams() {
+    let mut bench = candidate(Lsn(100));
+    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    bench.feed(Input::View(Arc::new(ClusterView {
+        revision: Revision(32),
+        leader: at(32, name("n2")),
+        term: at(32, term),
+        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
+        sync: at(32, sync),
+        ..view()
+    })));
+    bench.persist_all();
+    let (id, op) = bench.take_operation().expect("promotes");
+    assert_eq!(op, PgOp::Promote { names: SyncNames::nobody() });
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    primary(&mut bench, SyncNames::nobody());
+    assert!(!bench.node.serving(), "commits wait for nobody who could come");
+    let (id, op) = bench.take_operation().expect("sets the list");
+    let names = SyncNames { count: 1, names: vec![name("n3")] };
+    assert_eq!(op, PgOp::SetNames { names: names.clone() });
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    primary(&mut bench, names);
+    assert!(bench.node.serving());
+}
+
+/// The key says no more who of the takeover's voters counts: the list is made of who streams.
+#[test]
+fn a_key_that_was_written_since_is_not_the_takeovers() {
+    let mut bench = candidate(Lsn(100));
+    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    bench.feed(Input::View(Arc::new(ClusterView {
+        revision: Revision(33),
+        leader: at(32, name("n2")),
+        term: at(32, term),
+        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
+        sync: at(33, sync),
+        ..view()
+    })));
+    bench.persist_all();
+    let (id, _) = bench.take_operation().expect("promotes");
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    primary(&mut bench, SyncNames::nobody());
+    assert!(!bench.node.serving());
+    let listed = bench.take_operation().is_some_and(|(_, op)| matches!(op, PgOp::SetNames { .. }));
+    assert!(!listed, "nobody streams");
+    assert_eq!(bench.node.view().modified(&Key::Sync), Revision(33));
+}
