@@ -124,13 +124,15 @@ impl Node {
 
     // === getting there ===
 
-    /// The list that stands from the first moment: nobody, where a commit must not be acknowledged
-    /// before the voters of this term are known.
+    /// The list that stands from the first moment: the voters that the takeover published, or nobody,
+    /// where a commit must not be acknowledged before the voters of this term are known.
     fn first_names(&self) -> SyncNames {
-        match &self.reign {
-            Some(reign) if reign.gate.is_some() => SyncNames::nobody(),
-            _ => SyncNames::default(),
+        if self.reign.as_ref().is_none_or(|reign| reign.gate.is_none()) {
+            return SyncNames::default();
         }
+        let names: Vec<_> = self.first_listed().into_iter().collect();
+        let count = self.policy().synchronous_node_count.min(names.len() as u32);
+        if count == 0 { SyncNames::nobody() } else { SyncNames { count, names } }
     }
 
     fn promote(&mut self) -> Reason {

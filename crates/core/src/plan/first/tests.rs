@@ -78,16 +78,38 @@ fn clients_are_let_in_before_anybody_streams() {
     })));
     bench.persist_all();
     let (id, op) = bench.take_operation().expect("promotes");
-    assert_eq!(op, PgOp::Promote { names: SyncNames::nobody() });
-    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
-    primary(&mut bench, SyncNames::nobody());
-    assert!(!bench.node.serving(), "commits wait for nobody who could come");
-    let (id, op) = bench.take_operation().expect("sets the list");
     let names = SyncNames { count: 1, names: vec![name("n3")] };
-    assert_eq!(op, PgOp::SetNames { names: names.clone() });
+    assert_eq!(op, PgOp::Promote { names: names.clone() });
+    primary(&mut bench, SyncNames::nobody());
+    assert!(!bench.node.serving(), "the promotion isn't done: nobody who could come is waited for");
     bench.feed(Input::OpDone { id, result: PgOpResult::Done });
     primary(&mut bench, names);
     assert!(bench.node.serving());
+}
+
+/// The view that shows the takeover comes after the promotion was ordered.
+#[test]
+fn a_late_view_sets_the_list_afterwards() {
+    let mut bench = candidate(Lsn(100));
+    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    bench.persist_all();
+    let (id, op) = bench.take_operation().expect("promotes");
+    assert_eq!(op, PgOp::Promote { names: SyncNames::nobody() });
+    bench.feed(Input::View(Arc::new(ClusterView {
+        revision: Revision(32),
+        leader: at(32, name("n2")),
+        term: at(32, term),
+        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
+        sync: at(32, sync),
+        ..view()
+    })));
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    primary(&mut bench, SyncNames::nobody());
+    let (_, op) = bench.take_operation().expect("sets the list");
+    assert_eq!(op, PgOp::SetNames { names: SyncNames { count: 1, names: vec![name("n3")] } });
 }
 
 /// The key says no more who of the takeover's voters counts: the list is made of who streams.
