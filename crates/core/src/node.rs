@@ -146,6 +146,8 @@ pub struct Node {
     pub(crate) slots_ahead: Option<Vec<NodeName>>,
     /// Who was further ahead in this election, and had the time to lead.
     pub(crate) yielded_to: Option<NodeName>,
+    /// Since when this node holds its start back for the first commits of a term.
+    pub(crate) gives_way: Option<(Term, Time)>,
     pub(crate) stand_back_until: Time,
     /// The user's script refused a promotion: this node doesn't lead before then.
     pub(crate) refused_until: Time,
@@ -261,6 +263,7 @@ impl Node {
             candidacy: None,
             slots_ahead: None,
             yielded_to: None,
+            gives_way: None,
             stand_back_until: Time::default(),
             refused_until: Time::default(),
             asked: None,

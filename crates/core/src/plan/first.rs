@@ -10,6 +10,8 @@ use crate::node::Node;
 use crate::peer::{PledgeAnswer, Position};
 use crate::{Duration, Instance, NodeName};
 
+/// The first commits of a term are waited for no longer than this.
+const WAY: Duration = Duration::secs(1);
 /// What a peer said of its position counts for so long.
 const SAID: Duration = Duration::secs(1);
 
@@ -80,6 +82,24 @@ impl Node {
             (beat.position == Some(mine)).then_some((name.clone(), beat.instance?))
         });
         level.collect()
+    }
+
+    /// The new term has voters of its own, and this node is none of them: a start or a rewind here would
+    /// compete with the term's first commits, for the leader and, often enough, for the machine.
+    pub(super) fn gives_way(&mut self) -> bool {
+        let Some(term) = self.view.current_term() else { return false };
+        let me = &self.config.name;
+        let own = self.view.sync.as_ref().is_some_and(|sync| {
+            let others = sync.value.names_voters() && !sync.value.voters.contains_key(me);
+            sync.modified.0 == term.0 && others
+        });
+        let waits = self.view.current_beat().is_some_and(|beat| !beat.value.serving);
+        let since = match self.gives_way {
+            Some((of, since)) if of == term => since,
+            Some(_) | None => self.now,
+        };
+        self.gives_way = Some((term, since));
+        own && waits && !self.passed(since, WAY)
     }
 
     /// It won't stream from this node.

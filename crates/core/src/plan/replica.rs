@@ -69,6 +69,7 @@ impl Node {
         match state {
             PgState::Absent => self.copy(leader, Reason::Copying),
             PgState::Broken(what) => self.repair(leader, what),
+            PgState::Stopped(_) if self.gives_way() => Reason::WaitingForLeader,
             PgState::Stopped(control) => self.start_following(leader, &control),
             PgState::Running(_) if self.voters_decide() && self.leader_says_it_died() => {
                 self.let_go_of_dead();

@@ -50,7 +50,6 @@ impl World {
         let judged = matches!(by, Some(Accession::Pledges | Accession::Return));
         let now = (self.refine.state.term, self.store.view().modified(&Key::Sync).0);
         let over = (self.refine.views[node] == now).then_some(self.refine.changes);
-        // Only what may be applied is judged.
         let open = ballot.is_none_or(|ballot| ballot == self.refine.state.claim);
         if judged && open && over.is_some() {
             self.model_settles_for_return(node, by);
@@ -58,7 +57,8 @@ impl World {
         } else {
             self.refine.judged.in_vain += u64::from(judged);
         }
-        let term = self.refine.state.term;
+        // What it rests on, which may be no more.
+        let term = self.refine.views[node].0;
         let lineage = pgherd_model::ballot::wals::Wals::latest(&self.refine.state.wals, node);
         let stale = over.is_none();
         let take = Take { ballot, over: term, stale, known: true, waits: true, lineage, first };
