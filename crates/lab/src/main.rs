@@ -153,6 +153,9 @@ fn inside(arguments: &Arguments, given: &str) -> Result<ExitCode> {
     let sandbox = Sandbox::open(given)?;
     let profile = if release(arguments) { "release" } else { "debug" };
     let built = || target().join(profile).join("pgherd");
+    // How a binary that was given is built nobody knows here.
+    let given = arguments.binary.as_ref().map(|binary| binary.display().to_string());
+    let build = given.unwrap_or_else(|| format!("{profile} build"));
     let binary = arguments.binary.clone().unwrap_or_else(built);
     let ground = Ground::new(sandbox, binary)?;
     let at = target().join("lab");
@@ -162,7 +165,7 @@ fn inside(arguments: &Arguments, given: &str) -> Result<ExitCode> {
     for scenario in chosen(arguments)? {
         results.push(runner.run(&scenario, arguments.rounds, load));
         // After each, so that a run that is interrupted has said something.
-        report::write(&at, profile, &results)?;
+        report::write(&at, &build, &results)?;
     }
     let failed = results.iter().filter(|result| !result.passed()).count();
     say(&format!("the report: {}", at.join("report.md").display()));

@@ -141,7 +141,7 @@ pub(crate) fn write(at: &Path, build: &str, results: &[Result]) -> Outcome<()> {
 fn page(build: &str, results: &[Result]) -> String {
     let failed = results.iter().filter(|result| !result.passed()).count();
     let mut page = format!(
-        "# The lab's report\n\n{} scenarios, {failed} failed; {build} build. All times in \
+        "# The lab's report\n\n{} scenarios, {failed} failed; {build}. All times in \
          milliseconds: the longest between two acknowledged single-row inserts sent each 10 ms through \
          the router (or two answered reads), from the fault until everything is whole again.\n",
         results.len()

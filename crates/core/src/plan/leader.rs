@@ -131,7 +131,9 @@ impl Node {
             return SyncNames::default();
         }
         let names: Vec<_> = self.first_listed().into_iter().collect();
-        let count = self.policy().synchronous_node_count.min(names.len() as u32);
+        // What goes with the published quorum, whatever the policy says by now.
+        let quorum = self.view.sync.as_ref().map_or(0, |sync| sync.value.quorum);
+        let count = (names.len() as u32).saturating_sub(quorum);
         if count == 0 { SyncNames::nobody() } else { SyncNames { count, names } }
     }
 

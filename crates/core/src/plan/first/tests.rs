@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::cluster::{Beat, ClusterView, Key, Op, Purpose, SyncState, TermRecord, Txn, Value};
 use crate::input::{Input, StoreOutcome};
 use crate::node::tests::{Bench, at, beat, candidate, name, view};
+use crate::policy::Policy;
 use crate::postgres::{
     PgFacts, PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, RunningFacts, SyncNames,
 };
@@ -85,6 +86,31 @@ fn clients_are_let_in_before_anybody_streams() {
     bench.feed(Input::OpDone { id, result: PgOpResult::Done });
     primary(&mut bench, names);
     assert!(bench.node.serving());
+}
+
+/// The count that goes with the published quorum stands, though the policy wants another by now.
+#[test]
+fn a_policy_that_changed_since_changes_no_first_list() {
+    let mut bench = candidate(Lsn(100));
+    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let (mut sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    sync.voters.insert(name("n4"), Some(Instance(4)));
+    let policy = Policy { synchronous_node_count: 1, ..Policy::default() };
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    bench.feed(Input::View(Arc::new(ClusterView {
+        revision: Revision(33),
+        config: at(33, policy),
+        leader: at(32, name("n2")),
+        term: at(32, term),
+        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
+        sync: at(32, sync),
+        ..view()
+    })));
+    bench.persist_all();
+    let (_, op) = bench.take_operation().expect("promotes");
+    let names = SyncNames { count: 2, names: vec![name("n3"), name("n4")] };
+    assert_eq!(op, PgOp::Promote { names });
 }
 
 /// The view that shows the takeover comes after the promotion was ordered.
