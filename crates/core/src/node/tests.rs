@@ -349,7 +349,7 @@ fn an_older_view_is_ignored() {
     assert_eq!(bench.node.view().revision, Revision(20));
 }
 
-fn primary(at: Time) -> Input {
+pub(crate) fn primary(at: Time) -> Input {
     primary_at(at, Lsn(100), Lsn(100))
 }
 
@@ -391,7 +391,7 @@ pub(crate) fn streams() -> PeerBeat {
 }
 
 /// The leader's agent has restarted, and what the store shows of its new term.
-fn returned() -> (Bench, ClusterView) {
+pub(crate) fn returned() -> (Bench, ClusterView) {
     let mut bench = Bench::replica_n2();
     let durable = Durable { wal_term: Some(Term(10)), ..Durable::default() };
     let config = NodeConfig { name: name("n1"), ..bench.node.config.clone() };

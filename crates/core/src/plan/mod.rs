@@ -439,7 +439,7 @@ impl Node {
     }
 
     /// Leads, and PostgreSQL ended unasked.
-    fn leader_died(&self) -> bool {
+    pub(super) fn leader_died(&self) -> bool {
         let asked = self.shutdown.is_some()
             || self.restart.is_some()
             || self.op.as_ref().is_some_and(|running| running.op == PgOp::Stop);

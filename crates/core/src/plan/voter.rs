@@ -186,3 +186,6 @@ impl Node {
         self.push(Action::Send { to: asked.from.clone(), message });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,29 @@ fn primary(bench: &mut Bench, names: SyncNames) {
     bench.feed(Input::Postgres(PgFacts { at: bench.now, state }));
 }
 
+/// A candidate whose takeover was applied, and what it wrote.
+fn taken_over() -> (Bench, SyncState, TermRecord) {
+    let mut bench = candidate(Lsn(100));
+    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    (bench, sync, term)
+}
+
+/// The store after a takeover of revision 32; `sync` was written at `at_revision`.
+fn after(term: TermRecord, sync: SyncState, at_revision: u64) -> ClusterView {
+    let leader = term.leader.clone();
+    ClusterView {
+        revision: Revision(33),
+        leader: at(32, leader),
+        term: at(32, term),
+        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
+        sync: at(at_revision, sync),
+        ..view()
+    }
+}
+
 #[test]
 fn who_stands_where_the_new_leader_stands_votes_from_the_first_moment() {
     let mut bench = candidate(Lsn(100));
@@ -64,19 +87,8 @@ fn who_has_less_does_not() {
 /// Nobody streams yet: commits wait for the voter that comes, and reads needn't.
 #[test]
 fn clients_are_let_in_before_anybody_streams() {
-    let mut bench = candidate(Lsn(100));
-    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
-    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
-    bench.take();
-    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
-    bench.feed(Input::View(Arc::new(ClusterView {
-        revision: Revision(32),
-        leader: at(32, name("n2")),
-        term: at(32, term),
-        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
-        sync: at(32, sync),
-        ..view()
-    })));
+    let (mut bench, sync, term) = taken_over();
+    bench.feed(Input::View(Arc::new(after(term, sync, 32))));
     bench.persist_all();
     let (id, op) = bench.take_operation().expect("promotes");
     let names = SyncNames { count: 1, names: vec![name("n3")] };
@@ -91,22 +103,11 @@ fn clients_are_let_in_before_anybody_streams() {
 /// The count that goes with the published quorum stands, though the policy wants another by now.
 #[test]
 fn a_policy_that_changed_since_changes_no_first_list() {
-    let mut bench = candidate(Lsn(100));
-    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
-    let (mut sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    let (mut bench, mut sync, term) = taken_over();
     sync.voters.insert(name("n4"), Some(Instance(4)));
     let policy = Policy { synchronous_node_count: 1, ..Policy::default() };
-    bench.take();
-    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
-    bench.feed(Input::View(Arc::new(ClusterView {
-        revision: Revision(33),
-        config: at(33, policy),
-        leader: at(32, name("n2")),
-        term: at(32, term),
-        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
-        sync: at(32, sync),
-        ..view()
-    })));
+    let news = ClusterView { config: at(33, policy), ..after(term, sync, 32) };
+    bench.feed(Input::View(Arc::new(news)));
     bench.persist_all();
     let (_, op) = bench.take_operation().expect("promotes");
     let names = SyncNames { count: 2, names: vec![name("n3"), name("n4")] };
@@ -116,22 +117,11 @@ fn a_policy_that_changed_since_changes_no_first_list() {
 /// The view that shows the takeover comes after the promotion was ordered.
 #[test]
 fn a_late_view_sets_the_list_afterwards() {
-    let mut bench = candidate(Lsn(100));
-    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
-    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
-    bench.take();
-    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    let (mut bench, sync, term) = taken_over();
     bench.persist_all();
     let (id, op) = bench.take_operation().expect("promotes");
     assert_eq!(op, PgOp::Promote { names: SyncNames::nobody() });
-    bench.feed(Input::View(Arc::new(ClusterView {
-        revision: Revision(32),
-        leader: at(32, name("n2")),
-        term: at(32, term),
-        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
-        sync: at(32, sync),
-        ..view()
-    })));
+    bench.feed(Input::View(Arc::new(after(term, sync, 32))));
     bench.feed(Input::OpDone { id, result: PgOpResult::Done });
     primary(&mut bench, SyncNames::nobody());
     let (_, op) = bench.take_operation().expect("sets the list");
@@ -141,19 +131,8 @@ fn a_late_view_sets_the_list_afterwards() {
 /// The key says no more who of the takeover's voters counts: the list is made of who streams.
 #[test]
 fn a_key_that_was_written_since_is_not_the_takeovers() {
-    let mut bench = candidate(Lsn(100));
-    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
-    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
-    bench.take();
-    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
-    bench.feed(Input::View(Arc::new(ClusterView {
-        revision: Revision(33),
-        leader: at(32, name("n2")),
-        term: at(32, term),
-        beat: at(32, Beat { incarnation: Incarnation(2), serving: false, start: None, ..beat() }),
-        sync: at(33, sync),
-        ..view()
-    })));
+    let (mut bench, sync, term) = taken_over();
+    bench.feed(Input::View(Arc::new(after(term, sync, 33))));
     bench.persist_all();
     let (id, _) = bench.take_operation().expect("promotes");
     bench.feed(Input::OpDone { id, result: PgOpResult::Done });
@@ -162,4 +141,30 @@ fn a_key_that_was_written_since_is_not_the_takeovers() {
     let listed = bench.take_operation().is_some_and(|(_, op)| matches!(op, PgOp::SetNames { .. }));
     assert!(!listed, "nobody streams");
     assert_eq!(bench.node.view().modified(&Key::Sync), Revision(33));
+}
+
+/// n3 leads with n2 as its voter: n1, which led before and is down, lets the first commits go before its start,
+/// but waits no longer than a second for them.
+#[test]
+fn a_former_leader_gives_way_and_not_for_ever() {
+    let mut bench = Bench::replica_n2();
+    bench.node.config.name = name("n1");
+    let by = crate::cluster::Accession::Pledges;
+    let term = TermRecord { leader: name("n3"), by, lineage: Vec::new(), without: None };
+    let voters = BTreeMap::from([(name("n2"), Some(Instance(2)))]);
+    let sync = SyncState { leader: Some(name("n3")), quorum: 0, voters };
+    let mut news = after(term, sync, 32);
+    bench.feed(Input::View(Arc::new(news.clone())));
+    assert!(bench.node.gives_way());
+    bench.node.now += crate::Duration::millis(1_001);
+    assert!(!bench.node.gives_way(), "whatever the leader does");
+    bench.node.gives_way = None;
+    assert!(bench.node.gives_way());
+    news.beat = at(34, Beat { serving: true, ..beat() });
+    bench.node.view = Arc::new(news.clone());
+    assert!(!bench.node.gives_way(), "clients are let in");
+    news.beat = at(34, Beat { serving: false, ..beat() });
+    news.sync = at(31, news.sync.expect("it has one").value);
+    bench.node.view = Arc::new(news);
+    assert!(!bench.node.gives_way(), "the new leader may need this node to come");
 }
