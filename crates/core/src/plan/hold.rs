@@ -150,6 +150,10 @@ impl Node {
             return;
         }
         if let Some((to, term, at)) = self.hold_answer.take() {
+            // A disk that stalls keeps promises waiting while the cluster goes on.
+            if !self.free_to_hold(term) {
+                return;
+            }
             self.push(Action::Send { to, message: PeerMessage::Held { term, at } });
         }
     }
@@ -185,3 +189,6 @@ fn enough(
     since.sort_unstable_by(|a, b| b.cmp(a));
     since.get(needed - 1).copied()
 }
+
+#[cfg(test)]
+mod tests;
