@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{ClusterView, SyncState};
 use crate::input::{Action, Durable, Input, OpId};
 use crate::mutant::Mutant;
-use crate::peer::{PeerBeat, PeerLost};
+use crate::peer::{PeerBeat, PeerLost, PeerPg};
 use crate::plan::Health;
 use crate::policy::{Policy, Repair};
 use crate::postgres::PgOp;
@@ -63,6 +63,8 @@ pub(crate) const HEARING: Duration = Duration::millis(300);
 /// A gap between two inputs longer than this means that this process stood still: what it didn't
 /// hear meanwhile proves nothing.
 const STALLED: Duration = Duration::millis(250);
+/// What a leader's PostgreSQL that goes down still sends has come within this.
+const GOING_DOWN: Duration = Duration::secs(1);
 
 /// The state of one node. [`Self::handle`] is the only thing that changes it; the rest reads or
 /// drains.
@@ -398,6 +400,17 @@ impl Node {
             || self.pg == Pg::Unknown
             || self.pg == Pg::Empty
             || self.stream_lost.is_some()
+            || self.leader_goes_down()
+    }
+
+    /// Its PostgreSQL is no primary any more, as of this moment: whoever streamed from it is about to
+    /// have all that there is.
+    fn leader_goes_down(&self) -> bool {
+        let leader = self.other_leader().and_then(|leader| self.peers.get(leader));
+        leader.is_some_and(|peer| {
+            let ends = matches!(peer.beat.pg, PeerPg::Down | PeerPg::Busy);
+            ends && !self.passed(peer.pg_since, GOING_DOWN)
+        })
     }
 
     /// Synchronous waits that ended without the replicas, since the agent's start.

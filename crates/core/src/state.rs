@@ -166,6 +166,8 @@ pub(crate) struct Peer {
     pub(crate) said: Time,
     /// Its stream ended since it was last heard: its process is gone, or the way to it.
     pub(crate) lost: bool,
+    /// Since when it has said the same of its PostgreSQL.
+    pub(crate) pg_since: Time,
 }
 
 /// A member whose agent is Patroni.

@@ -199,7 +199,10 @@ impl Core {
     }
 
     /// Over the connection of last time, or another when the server is another by now.
-    async fn see_slots(&self, kept: Option<Sql>) -> Result<(Sql, Vec<SlotSeen>), PgError> {
+    pub(crate) async fn see_slots(
+        &self,
+        kept: Option<Sql>,
+    ) -> Result<(Sql, Vec<SlotSeen>), PgError> {
         if let Some(sql) = kept
             && let Ok(seen) = seen(&sql).await
         {

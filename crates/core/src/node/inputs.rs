@@ -181,8 +181,11 @@ impl Node {
     pub(super) fn on_peer(&mut self, from: NodeName, message: PeerMessage) {
         match message {
             PeerMessage::Beat(beat) => {
-                self.peers
-                    .insert(from, Peer { beat, heard: self.now, said: self.now, lost: false });
+                let now = self.now;
+                let same = self.peers.get(&from).filter(|peer| peer.beat.pg == beat.pg);
+                let pg_since = same.map_or(now, |peer| peer.pg_since);
+                let peer = Peer { beat, heard: now, said: now, lost: false, pg_since };
+                self.peers.insert(from, peer);
             }
             PeerMessage::AskPledge { ballot } => {
                 self.asked = Some(Asked { from, ballot, at: self.now });

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cluster::{Accession, Key, SyncState};
 use crate::mutant::Mutant;
 use crate::node::Node;
-use crate::peer::{PledgeAnswer, Position};
+use crate::peer::{PeerPg, PledgeAnswer, Position};
 use crate::{Duration, Instance, NodeName};
 
 /// The first commits of a term are waited for no longer than this.
@@ -85,21 +85,29 @@ impl Node {
     }
 
     /// The new term has voters of its own, and this node is none of them: a start or a rewind here would
-    /// compete with the term's first commits, for the leader and, often enough, for the machine.
+    /// compete with the term's first commits, for the leader and, often enough, for the machine. They are
+    /// acknowledged when a voter streams.
     pub(super) fn gives_way(&mut self) -> bool {
         let Some(term) = self.view.current_term() else { return false };
         let me = &self.config.name;
-        let own = self.view.sync.as_ref().is_some_and(|sync| {
+        let own = self.view.sync.as_ref().filter(|sync| {
             let others = sync.value.names_voters() && !sync.value.voters.contains_key(me);
             sync.modified.0 == term.0 && others
         });
-        let waits = self.view.current_beat().is_some_and(|beat| !beat.value.serving);
+        let streams = |node: &NodeName| {
+            let said = self.fresh(node, SAID);
+            said.is_some_and(|beat| beat.pg == PeerPg::Replica { streaming: true })
+        };
+        let waits = own.is_some_and(|sync| {
+            let serves = self.view.current_beat().is_some_and(|beat| beat.value.serving);
+            !serves || !sync.value.voters.keys().any(streams)
+        });
         let since = match self.gives_way {
             Some((of, since)) if of == term => since,
             Some(_) | None => self.now,
         };
         self.gives_way = Some((term, since));
-        own && waits && !self.passed(since, WAY)
+        waits && !self.passed(since, WAY)
     }
 
     /// It won't stream from this node.

@@ -116,10 +116,7 @@ impl Core {
     /// Has the postmaster read its files again, and waits until a new connection shows `value`: the
     /// postmaster tells its children before it forks the next one.
     async fn reload(&self, life: &Life, name: &str, value: &str) -> Result<(), PgError> {
-        let signalled = life.guard.signal_postmaster(Signal::HUP);
-        signalled.map_err(|error| {
-            PgError::failed(PgFailureKind::ToolFailed, format!("reload: {error}"))
-        })?;
+        self.ask_reload(life)?;
         let begin = Instant::now();
         let query = format!("SELECT current_setting({})", literal(name));
         loop {
@@ -136,6 +133,13 @@ impl Core {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Has the postmaster read its files again.
+    fn ask_reload(&self, life: &Life) -> Result<(), PgError> {
+        let signalled = life.guard.signal_postmaster(Signal::HUP);
+        signalled
+            .map_err(|error| PgError::failed(PgFailureKind::ToolFailed, format!("reload: {error}")))
     }
 
     /// A lock file that was made just now and is empty may be that of a postmaster that lives.

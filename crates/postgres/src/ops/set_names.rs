@@ -17,6 +17,10 @@ use crate::sql::Sql;
 
 /// A commit of nothing: it writes a commit record and no data.
 const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'pgherd', '')";
+/// Between two looks at what a signal changes.
+const LOOK: Duration = Duration::from_millis(1);
+/// A reload that shows nothing for this long has failed, most likely.
+const SHOWN: Duration = Duration::from_millis(500);
 /// Walsenders answer each flush at once; one that doesn't within this is ended by
 /// `wal_sender_timeout` (5 s).
 const WALSENDERS: Duration = Duration::from_secs(12);
@@ -68,7 +72,24 @@ impl Core {
         // Its slot is needed for who looks whether the list is there, when clients have all the others.
         drop(probe);
         life.waits_proven.store(true, Ordering::SeqCst);
-        if wanted.is_nobody() { Ok(()) } else { self.write_names(life, wanted).await }
+        if wanted.is_nobody() {
+            return Ok(());
+        }
+        // Whoever goes by the impossible list a moment longer releases nothing, so that it is enough
+        // when this connection shows the real one: a new one takes longer, beside everything else.
+        let text = self.list_text(wanted, Role::Primary);
+        self.write_conf(Shape { names: wanted.clone(), standby: None }).await?;
+        self.ask_reload(life)?;
+        let begin = Instant::now();
+        let query = "SELECT current_setting('synchronous_standby_names')";
+        while sql.cell("reading the list", query, QUICK).await? != text {
+            if begin.elapsed() > SHOWN {
+                // It says why.
+                return self.reload(life, "synchronous_standby_names", &text).await;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Writes the list and waits until a new connection shows it.

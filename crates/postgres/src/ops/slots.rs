@@ -8,7 +8,7 @@ use pgherd_core::NodeName;
 
 use crate::PgError;
 use crate::server::Core;
-use crate::slots::{create_physical, drop_slot, seen};
+use crate::slots::{create_physical, drop_slot};
 use crate::wanted::MemberSlots;
 
 impl Core {
@@ -17,12 +17,12 @@ impl Core {
         if self.confs().primary.member_slots == MemberSlots::Unused {
             return Ok(());
         }
-        // One at a time with the keeping of slots.
-        let _turn = self.slots.lock().await;
-        let sql = self.sql().await?;
+        // One at a time with the keeping of slots, over its connection: a promotion waits for this.
+        let mut kept = self.slots.lock().await;
+        let (sql, slots) = self.see_slots(kept.take()).await?;
         let wanted: BTreeSet<String> = nodes.iter().map(NodeName::slot_name).collect();
         let mut there = BTreeSet::new();
-        for slot in seen(&sql).await? {
+        for slot in slots {
             if slot.lost && !slot.active && wanted.contains(&slot.name) {
                 drop_slot(&sql, &slot.name).await?;
             } else {
@@ -36,6 +36,7 @@ impl Core {
         for name in wanted.difference(&there) {
             create_physical(&sql, name).await?;
         }
+        *kept = Some(sql);
         Ok(())
     }
 }

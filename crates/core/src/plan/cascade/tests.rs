@@ -38,7 +38,8 @@ fn hear(bench: &mut Bench, instance: u64, term: u64) {
         instance: Some(Instance(instance)),
         ..streams()
     };
-    bench.node.peers.insert(name("n3"), Peer { beat, heard: now, said: now, lost: false });
+    let peer = Peer { beat, heard: now, said: now, lost: false, pg_since: now };
+    bench.node.peers.insert(name("n3"), peer);
 }
 
 #[test]

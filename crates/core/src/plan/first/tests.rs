@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::cluster::{Beat, ClusterView, Key, Op, Purpose, SyncState, TermRecord, Txn, Value};
 use crate::input::{Input, StoreOutcome};
-use crate::node::tests::{Bench, at, beat, candidate, name, view};
+use crate::node::tests::{Bench, at, beat, candidate, name, streams, view};
+use crate::peer::{PeerBeat, PeerMessage, PeerPg};
 use crate::policy::Policy;
 use crate::postgres::{
     PgFacts, PgOp, PgOpResult, PgRole, PgState, PrimaryFacts, RunningFacts, SyncNames,
@@ -162,9 +163,27 @@ fn a_former_leader_gives_way_and_not_for_ever() {
     assert!(bench.node.gives_way());
     news.beat = at(34, Beat { serving: true, ..beat() });
     bench.node.view = Arc::new(news.clone());
-    assert!(!bench.node.gives_way(), "clients are let in");
+    assert!(bench.node.gives_way(), "what clients commit now waits for a voter");
+    bench.feed(Input::Peer { from: name("n2"), message: PeerMessage::Beat(streams()) });
+    assert!(!bench.node.gives_way(), "the first commits are through");
     news.beat = at(34, Beat { serving: false, ..beat() });
     news.sync = at(31, news.sync.expect("it has one").value);
     bench.node.view = Arc::new(news);
     assert!(!bench.node.gives_way(), "the new leader may need this node to come");
+}
+
+/// What the leader's PostgreSQL still sends while it goes down is looked for at once, and not for ever.
+#[test]
+fn a_leader_that_goes_down_is_looked_after() {
+    let mut bench = Bench::replica_n2();
+    let down = PeerMessage::Beat(PeerBeat { pg: PeerPg::Down, ..streams() });
+    assert!(!bench.node.impatient());
+    for _ in 0..9 {
+        bench.later(100);
+        bench.feed(Input::Peer { from: name("n1"), message: down.clone() });
+        assert!(bench.node.impatient());
+    }
+    bench.later(200);
+    bench.feed(Input::Peer { from: name("n1"), message: down });
+    assert!(!bench.node.impatient(), "it has been down for a second");
 }
