@@ -152,11 +152,32 @@ pub struct TermRecord {
     /// term's WAL doesn't reach so far: some of them are not in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without: Option<Lsn>,
+    /// Where terms before it began, newest last, at most [`TermRecord::BEGUN`] of them: who heard of none of
+    /// them while they lasted, and holds their WAL, learns it here. The beat says it of the present
+    /// term, and forgets it with the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<TermStart>,
+}
+
+/// Where a term's WAL began.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TermStart {
+    /// The term.
+    pub term: Term,
+    /// Its leader.
+    pub leader: NodeName,
+    /// The timeline of its leader's PostgreSQL.
+    pub timeline: Timeline,
+    /// The end of recovery, or of the timeline before: what its beat said.
+    pub start: Lsn,
 }
 
 impl TermRecord {
     /// How many terms a lineage goes back. What is older counts as continued.
     pub const LINEAGE: usize = 64;
+    /// How many beginnings are remembered. A voter that hears of none of so many terms, streaming all the
+    /// while from the node that led in each, is not thought of.
+    pub const BEGUN: usize = 16;
 
     /// Whether this term's WAL continues that term's, as far as the lineage goes back.
     #[must_use]

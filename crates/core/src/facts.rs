@@ -1,7 +1,7 @@
 //! What follows from the facts at hand: questions that several plans ask, each answered in one place.
 //! Reads only; leaves what to do about the answers to `plan`.
 
-use crate::cluster::{Beat, Purpose, TermRecord};
+use crate::cluster::{Beat, Purpose, TermRecord, TermStart};
 use crate::mutant::Mutant;
 use crate::node::{HEARING, Node};
 use crate::peer::{PeerBeat, PeerPg, Position};
@@ -219,14 +219,43 @@ impl Node {
         let from_leader = self.durable.data_from.is_some()
             && self.durable.data_from == self.last_leader_name().cloned()
             && !self.foreign_term();
-        if (from_leader || self.through_member_of(term))
+        let reached = (from_leader || self.through_member_of(term))
             && beat.timeline == Some(running.timeline)
-            && reaches
-            && self.durable.wal_term < Some(term)
-        {
+            && reaches;
+        let latest = if reached { Some(term) } else { self.missed_term() };
+        if let Some(term) = latest.filter(|term| self.durable.wal_term < Some(*term)) {
             self.enter_term(term);
             self.persist();
         }
+    }
+
+    /// The latest term that began and ended without this node's hearing of it, though its WAL came here
+    /// from that term's leader.
+    fn missed_term(&self) -> Option<Term> {
+        let (running, replica) = (self.running()?, self.replica()?);
+        let from = self.durable.data_from.as_ref().filter(|_| !self.foreign_term())?;
+        let begun = &self.view.term.as_ref()?.value.begun;
+        let here = |begun: &&TermStart| {
+            begun.leader == *from
+                && begun.timeline == running.timeline
+                && replica.received >= begun.start
+        };
+        begun.iter().rfind(here).map(|begun| begun.term)
+    }
+
+    /// Where the terms before the next one began, as far as it was said.
+    pub(crate) fn begun(&self) -> Vec<TermStart> {
+        let Some(record) = self.view.term.as_ref().map(|term| &term.value) else {
+            return Vec::new();
+        };
+        let now = self.view.current_beat().map(|beat| &beat.value).and_then(|beat| {
+            let (term, leader) = (self.view.written_term()?, record.leader.clone());
+            let (timeline, start) = (beat.timeline?, beat.start?);
+            Some(TermStart { term, leader, timeline, start })
+        });
+        let mut begun: Vec<TermStart> = record.begun.iter().cloned().chain(now).collect();
+        let excess = begun.len().saturating_sub(TermRecord::BEGUN);
+        begun.split_off(excess)
     }
 
     /// A term that began and ended without this node: what it holds of WAL isn't in it for sure.
@@ -262,3 +291,6 @@ impl Node {
         lineage.split_off(excess)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,7 +243,7 @@ impl Node {
             compare.push(Compare::Modified(Key::Claim, ballot));
         }
         let (lineage, without) = (self.continued_terms(), self.goes_without());
-        let record = TermRecord { leader: me, by, lineage, without };
+        let record = TermRecord { leader: me, by, lineage, without, begun: self.begun() };
         let mut then = self.reign_keys(&attempt, lease, record);
         then.push(Op::Put(Key::Sync, Value::Sync(sync), None));
         if self.view.failover.is_some() {
@@ -289,7 +289,8 @@ impl Node {
             Compare::Modified(Key::Leader, Revision(0)),
             Compare::Modified(Key::Term, Revision(0)),
         ];
-        let record = TermRecord { leader: me, by, lineage: Vec::new(), without: None };
+        let (lineage, begun) = (Vec::new(), Vec::new());
+        let record = TermRecord { leader: me, by, lineage, without: None, begun };
         let mut then = self.reign_keys(&attempt, lease, record);
         then.push(Op::Put(Key::Initialize, Value::Initialize(Initialize::Done(system)), None));
         then.push(Op::Put(Key::Config, Value::Config(policy), None));

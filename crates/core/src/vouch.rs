@@ -155,6 +155,7 @@ mod tests {
             by: Accession::Silence,
             lineage: Vec::new(),
             without: None,
+            begun: Vec::new(),
         };
         let value = Beat {
             incarnation: Incarnation(1),

@@ -127,6 +127,7 @@ fn a_former_leader_does_not_return_over_a_term_that_it_slept_through() {
         by: Accession::Founding,
         lineage: Vec::new(),
         without: None,
+        begun: Vec::new(),
     };
     let slept = ClusterView { term: at(10, record), ..gone() };
     // The last beat is of revision 19, and `status` was written at 45.

@@ -50,7 +50,16 @@ pub(crate) fn view() -> ClusterView {
         initialize: at(5, Initialize::Done(SystemId(7))),
         config: at(10, Policy::default()),
         leader: at(10, name("n1")),
-        term: at(10, TermRecord { leader: name("n1"), by, lineage: Vec::new(), without: None }),
+        term: at(
+            10,
+            TermRecord {
+                leader: name("n1"),
+                by,
+                lineage: Vec::new(),
+                without: None,
+                begun: Vec::new(),
+            },
+        ),
         beat: at(19, beat()),
         sync: at(
             12,
@@ -409,7 +418,16 @@ pub(crate) fn returned() -> (Bench, ClusterView) {
     let news = ClusterView {
         revision: Revision(32),
         leader: at(32, name("n1")),
-        term: at(32, TermRecord { leader: name("n1"), by, lineage: vec![Term(10)], without: None }),
+        term: at(
+            32,
+            TermRecord {
+                leader: name("n1"),
+                by,
+                lineage: vec![Term(10)],
+                without: None,
+                begun: Vec::new(),
+            },
+        ),
         beat: at(32, Beat { incarnation: Incarnation(9), ..beat() }),
         sync: at(32, sync),
         ..view()
@@ -524,6 +542,7 @@ fn a_start_for_nobody_gives_way_to_a_leader() {
             by: Accession::Pledges,
             lineage: Vec::new(),
             without: None,
+            begun: Vec::new(),
         };
         let news = ClusterView {
             revision: Revision(revision),

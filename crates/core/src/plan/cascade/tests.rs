@@ -15,7 +15,13 @@ use crate::{Duration, Input, Instance, Lsn, Revision, Tags, Term, Timeline};
 fn after_a_change() -> Bench {
     let mut bench = Bench::replica_n2();
     let by = crate::cluster::Accession::Return;
-    let term = TermRecord { leader: name("n1"), by, lineage: vec![Term(10)], without: None };
+    let term = TermRecord {
+        leader: name("n1"),
+        by,
+        lineage: vec![Term(10)],
+        without: None,
+        begun: Vec::new(),
+    };
     let news = ClusterView {
         revision: Revision(41),
         leader: at(40, name("n1")),

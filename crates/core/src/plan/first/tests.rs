@@ -151,7 +151,13 @@ fn a_former_leader_gives_way_and_not_for_ever() {
     let mut bench = Bench::replica_n2();
     bench.node.config.name = name("n1");
     let by = crate::cluster::Accession::Pledges;
-    let term = TermRecord { leader: name("n3"), by, lineage: Vec::new(), without: None };
+    let term = TermRecord {
+        leader: name("n3"),
+        by,
+        lineage: Vec::new(),
+        without: None,
+        begun: Vec::new(),
+    };
     let voters = BTreeMap::from([(name("n2"), Some(Instance(2)))]);
     let sync = SyncState { leader: Some(name("n3")), quorum: 0, voters };
     let mut news = after(term, sync, 32);

@@ -32,7 +32,10 @@ fn led(config: (u64, Policy), revision: u64) -> ClusterView {
         revision: Revision(revision),
         config: at(config.0, config.1),
         leader: at(32, name("n2")),
-        term: at(32, TermRecord { leader: name("n2"), by, lineage, without: None }),
+        term: at(
+            32,
+            TermRecord { leader: name("n2"), by, lineage, without: None, begun: Vec::new() },
+        ),
         beat: at(32, Beat { serving: false, ..beat() }),
         ..view()
     };
