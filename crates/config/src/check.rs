@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use crate::dynamic;
 use crate::local::Local;
 use crate::origin::Origin;
-use crate::postgres::{LOCAL_ONLY, guc_warnings};
+use crate::postgres::{LOCAL_ONLY, guc_warnings, parameter_text};
 use crate::problem::{Problem, Severity, nearest};
 use crate::schema::{self, Key, Kind, Scope};
 use crate::yaml::{Entry, Node, Value};
@@ -39,6 +39,7 @@ pub fn local(local: &Local) -> Vec<Problem> {
     let mut problems = walk.problems;
     if let Some(dcs) = local.get(&["bootstrap", "dcs"]) {
         problems.extend(document(dcs, "bootstrap.dcs."));
+        problems.extend(weak_commits(dcs, local.get(&["postgresql"]), ""));
     }
     problems.extend(guc_warnings(local.get(&["postgresql"]), None));
     problems.extend(tags(&root));
@@ -95,6 +96,7 @@ fn document(root: &Node, prefix: &str) -> Vec<Problem> {
         let place = format!("{prefix}{}", problem.place);
         Problem { place, ..problem }
     }));
+    problems.extend(weak_commits(root, root.get("postgresql"), prefix));
     let all = ["ttl", "loop_wait", "retry_timeout"].iter().all(|key| root.get(key).is_some());
     if let (true, Json::Object(config)) = (all, root.to_json()) {
         for (key, words) in dynamic::timing(&config).adjusted {
@@ -103,6 +105,32 @@ fn document(root: &Node, prefix: &str) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// A synchronous cluster whose commits don't wait until a replica has them on disk (PostgreSQL docs,
+/// `synchronous_commit`). Whoever wants less for some of them sets it in the session.
+fn weak_commits(cluster: &Node, postgresql: Option<&Node>, prefix: &str) -> Option<Problem> {
+    let Json::Object(config) = cluster.to_json() else { return None };
+    if !dynamic::from_json(&config).synchronous() {
+        return None;
+    }
+    let node = postgresql?.get("parameters")?.get("synchronous_commit")?;
+    let value = parameter_text(node)?;
+    let harm = match value.to_ascii_lowercase().as_str() {
+        "off" | "false" | "no" | "0" | "local" => {
+            "commits wait for no replica, though synchronous_mode is on: a failover loses what \
+             was acknowledged last"
+        }
+        "remote_write" => {
+            "a replica acknowledges what is not on its disk yet: when its machine dies together \
+             with the leader's, acknowledged commits are lost"
+        }
+        _ => return None,
+    };
+    let words =
+        format!("'{value}': {harm}; leave it 'on', and set less in the sessions that want it");
+    let place = format!("{prefix}postgresql.parameters.synchronous_commit");
+    Some(Problem::warning(Some(node.origin.clone()), place, words))
 }
 
 impl<'a> Walk<'a> {
@@ -305,6 +333,14 @@ mod tests {
                 "parameters_primary.wal_level: ignored",
             ),
             (
+                "bootstrap: {dcs: {synchronous_mode: on, postgresql: {parameters: {synchronous_commit: remote_write}}}}",
+                "bootstrap.dcs.postgresql.parameters.synchronous_commit: 'remote_write': a replica acknowledges what is not on its disk",
+            ),
+            (
+                "bootstrap: {dcs: {synchronous_mode: quorum}}\npostgresql: {parameters: {synchronous_commit: off}}",
+                "node.yml:2: postgresql.parameters.synchronous_commit: 'off': commits wait for no replica",
+            ),
+            (
                 "log: {file_num: many}",
                 "log.file_num: expected a whole number, 0 or more, found 'many'",
             ),
@@ -322,6 +358,8 @@ mod tests {
             "postgresql: {parameters: {work_mem: 8MB, pg_stat_statements.max: 5}}",
             "bootstrap: {dcs: {ttl: 30, synchronous_mode: quorum, postgresql: {parameters: {max_connections: 200}}}}",
             "tags: {clonefrom: on}",
+            "bootstrap: {dcs: {postgresql: {parameters: {synchronous_commit: off}}}}",
+            "bootstrap: {dcs: {synchronous_mode: on, postgresql: {parameters: {synchronous_commit: remote_apply}}}}",
         ];
         for text in fine {
             assert_eq!(said(text), Vec::<String>::new(), "{text}");
