@@ -4,12 +4,16 @@
 //! Ages count real ticks. A node's own clock may be wrong by a tick within a ttl, always to the worse
 //! side: a leader's slow, the others' fast; whatever may happen then may happen later too. Restates
 //! core's `belief_until`, `store_proof`, `held_since`, `on_hold`, `holds`, `silent`, `plan_return`
-//! and the transactions of `requests.rs`.
+//! and the transactions of `requests.rs`; what a step may rest on is in `rules.rs`, by which the simulator
+//! judges core's own steps too.
 
 use crate::explore::{Label, Model};
 use crate::mutant::Mutant;
 
+pub mod rules;
 mod steps;
+
+pub(crate) use rules::By;
 
 /// The most nodes that fit.
 pub(crate) const NODES: usize = 3;
@@ -33,15 +37,6 @@ pub struct Size {
     pub crashes: u8,
     /// Whether members are asked to hold.
     pub failsafe: bool,
-}
-
-/// Core's `Accession`, as far as it occurs here.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub(crate) enum By {
-    Founding,
-    Silence,
-    Released,
-    Return,
 }
 
 /// A request, an answer or a word between agents. May be lost, and as late as it likes. An age is

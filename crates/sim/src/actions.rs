@@ -39,6 +39,7 @@ impl World {
             Action::Postgres { id, op, term } => self.op_begin(node, id, op, term),
             Action::Arm { term, deadline } => {
                 self.model_armed(node, term, deadline);
+                self.clocks_armed(node, term, deadline);
                 self.nodes[node].guard.armed = Some((term, deadline));
                 if self.nodes[node].pg.run == crate::pg::Run::Primary {
                     let pg = &mut self.nodes[node].pg;
@@ -100,6 +101,7 @@ impl World {
     fn ask_store(&mut self, node: Ix, id: RequestId, request: StoreRequest) {
         if let StoreRequest::Txn(txn) = &request {
             self.model_sent(node, id, txn);
+            self.clocks_sent(node, id, txn);
         }
         let life = self.nodes[node].agent.life;
         let sent = self.clock(node);
@@ -228,6 +230,7 @@ impl World {
         );
         self.ledger_applied(node, txn, before, &after, sent);
         self.model_applied(node, id, life, txn, &after);
+        self.clocks_applied(node, id, txn, before);
         invariants::after_transaction(self, node, txn, before, &after);
         self.spread();
     }
@@ -326,6 +329,7 @@ impl World {
     fn send(&mut self, from: Ix, to: &NodeName, message: PeerMessage) {
         let Some(to) = self.index(to) else { return };
         self.model_says(from, to, &message);
+        self.clocks_says(from, &message);
         if let PeerMessage::Pledge { ballot, answer } = &message {
             match answer {
                 PledgeAnswer::Pledged { .. } => {

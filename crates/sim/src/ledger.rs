@@ -169,9 +169,13 @@ impl World {
     /// The end of a node's belief on its clock: 99 % of the ttl after the store's proof, or after the
     /// members' word, by what really happened.
     pub(crate) fn belief_ends(&self, node: Ix) -> Option<Time> {
-        let belief = &self.ledger.beliefs[node];
-        let proof = belief.store_proof()?.max(self.members_word(node).unwrap_or_default());
-        Some(proof + belief.ttl.percent(99))
+        Some(self.proof(node)? + self.ledger.beliefs[node].ttl.percent(99))
+    }
+
+    /// When what proves this node's reign was sent, by the store or the members.
+    pub(crate) fn proof(&self, node: Ix) -> Option<Time> {
+        let store = self.ledger.beliefs[node].store_proof()?;
+        Some(store.max(self.members_word(node).unwrap_or_default()))
     }
 
     /// The end of belief by the store's proofs alone.

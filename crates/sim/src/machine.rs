@@ -170,6 +170,7 @@ impl World {
         agent.watch_cut = false;
         agent.node = Some(Node::new(config, incarnation, agent.durable.clone(), now));
         let life = agent.life;
+        self.clocks_agent(node);
         self.ledger.last_decision[node] = None;
         self.stats.sometimes.adopted += u64::from(adopted);
         let adopts = if adopted { ", adopts PostgreSQL" } else { "" };
@@ -231,8 +232,10 @@ impl World {
         }
         if let Input::Store { id, outcome } = &input {
             self.model_answered(node, *id, outcome);
+            self.clocks_answered(node, *id, outcome);
         } else if let Input::View(view) = &input {
             self.model_looks(node, view);
+            self.clocks_look(node, view);
         }
         let Some(core) = self.nodes[node].agent.node.as_mut() else { return };
         core.handle(now, input);

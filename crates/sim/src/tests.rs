@@ -55,6 +55,7 @@ fn the_model_judges_what_matters() {
         judged.holds,
         judged.relies,
         judged.data,
+        judged.clocks,
     ];
     assert!(must.iter().all(|count| *count > 0), "{judged:?}");
 }

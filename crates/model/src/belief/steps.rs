@@ -1,5 +1,6 @@
 //! What can happen next in the belief model: time, an agent's doings, what lands, faults.
 
+use super::rules::{self, Holder, Taker};
 use super::{Belief, By, Message, NODES, Node, OLD, State};
 use crate::explore::Label;
 use crate::mutant::Mutant;
@@ -96,8 +97,9 @@ impl Steps<'_> {
         if term == 0 {
             return;
         }
-        // Core's `release`: PostgreSQL is dead first.
-        if node.died || self.model.drops(Mutant::ReleasesBeforeDead) {
+        // Core's `release`.
+        let dead = node.died && rules::lets_go(node.proof != OLD).is_ok();
+        if dead || self.model.drops(Mutant::ReleasesBeforeDead) {
             let release = Message::Release { node: me, term };
             self.send(Label::of(n, "sends its release"), release, |s| {
                 (s.nodes[n].reign, s.nodes[n].died) = (0, false);
@@ -129,24 +131,26 @@ impl Steps<'_> {
     /// Core's `wait_for_others`, `plan_return` and `take_over`.
     fn take(&mut self, n: usize) {
         let (s, node) = (self.state, &self.state.nodes[n]);
-        if node.attempt.is_some() || (self.holds(n) && !self.model.drops(Mutant::TakesWhileHolding))
-        {
+        if node.attempt.is_some() {
             return;
         }
-        let silent = node.silence >= self.model.patience();
-        let released = s.ended && !node.behind;
-        let by = if s.leader == n as u8 {
-            // It lost its key, or its agent is a new one.
-            let mine = !node.behind;
-            (mine && (node.reign == 0 || (node.reign == s.term && !s.key))).then_some(By::Return)
-        } else if node.reign != 0 || node.proof != OLD {
-            None
-        } else if released {
-            Some(By::Released)
-        } else {
-            silent.then_some(By::Silence)
+        let mut taker = Taker {
+            by: By::Return,
+            holds: self.holds(n) && !self.model.drops(Mutant::TakesWhileHolding),
+            // It may have lost its key, or its agent is a new one.
+            leads: node.reign != 0 && (s.key || node.reign != s.term),
+            alive: node.proof != OLD,
+            last: s.leader == n as u8 && !node.behind,
+            ended: s.ended && !node.behind,
+            patient: node.silence >= self.model.patience(),
         };
-        let Some(by) = by else { return };
+        if s.leader != n as u8 {
+            taker.by = if taker.ended { By::Released } else { By::Silence };
+        }
+        if rules::takes(&taker).is_err() {
+            return;
+        }
+        let by = taker.by;
         let stale = node.behind;
         let over = s.term;
         let take = Message::Take { node: n as u8, by, stale, known: true, age: 0 };
@@ -256,7 +260,8 @@ impl Steps<'_> {
     }
 
     fn take_lands(&mut self, i: usize, (n, by, stale, known, age): (u8, By, bool, bool, u8)) {
-        if stale && !self.model.drops(Mutant::TakeoverWithoutCompare) {
+        let refused = rules::takes_effect(stale).is_err();
+        if refused && !self.model.drops(Mutant::TakeoverWithoutCompare) {
             self.to(Label::of(n.into(), "its takeover is refused"), |s| {
                 s.under_way.remove(i);
                 if known {
@@ -281,8 +286,12 @@ impl Steps<'_> {
     /// Core's `free_to_hold` and `on_hold`.
     fn hold(&mut self, i: usize, (from, to, term, age): (u8, u8, u8, u8)) {
         let member = &self.state.nodes[usize::from(to)];
-        let taking = member.attempt.is_some_and(|(_, over)| over >= term);
-        if member.seen > term || member.reign != 0 || taking {
+        let holder = Holder {
+            knows_newer: member.seen > term,
+            leads: member.reign != 0,
+            takes: member.attempt.is_some_and(|(_, over)| over >= term),
+        };
+        if rules::holds(&holder).is_err() {
             return;
         }
         self.to(Label::between(to.into(), "holds the term of", from.into()), |s| {
@@ -293,7 +302,12 @@ impl Steps<'_> {
 }
 
 fn older(age: u8, limit: u8) -> u8 {
-    if age == OLD || age + 1 >= limit { OLD } else { age + 1 }
+    if age == OLD { OLD } else { lives(age + 1, limit) }
+}
+
+/// This age of a proof, or `OLD` when it is none any more.
+fn lives(age: u8, limit: u8) -> u8 {
+    if rules::lives(age.into(), limit.into()).is_ok() { age } else { OLD }
 }
 
 impl Node {

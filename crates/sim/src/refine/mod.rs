@@ -1,6 +1,7 @@
 //! Holds each step of a run against the model's rules (`pgherd_model::ballot`): what core did under
 //! faults must be a step that the model allows in the state that was reached, so that what was shown
-//! of all the model's states holds for core's too. `events.rs` says which step an event is.
+//! of all the model's states holds for core's too. `events.rs` says which step an event is; `belief.rs` asks
+//! the rules of clocks.
 //!
 //! Where a run does what the model leaves out, the state is taken as it is, and that is counted:
 //! hand-over, the founding, an operator's failover, copied data. Clusters without synchronous mode and
@@ -18,6 +19,7 @@ use crate::invariants;
 use crate::pg::{MAX_NODES, Run};
 use crate::world::World;
 
+mod belief;
 mod events;
 mod histories;
 
@@ -29,7 +31,11 @@ pub(crate) const RULE: invariants::Rule = invariants::Rule {
 };
 
 /// The broken laws of core that break a rule of the model: it must notice them by itself.
-pub(crate) const NOTICES: [Mutant; 12] = [
+pub(crate) const NOTICES: [Mutant; 16] = [
+    Mutant::DeadlineFromReply,
+    Mutant::ImpatientSilence,
+    Mutant::ReleasesBeforeDead,
+    Mutant::GivesUpUnkilled,
     Mutant::PromoteWithoutKey,
     Mutant::OnePledgeTooFew,
     Mutant::PledgeKeepsReceiving,
@@ -80,6 +86,7 @@ counted! {
     relies: "deadlines that rest on holds",
     data: "data directories lost or replaced",
     others: "views, deaths of agents",
+    clocks: "takeovers, releases, holds and deadlines, by their clocks",
     dead_ballots: "not judged: pledges to a ballot that can't win",
     deposed: "not judged: changes of the list of a leader of yesterday",
     in_vain: "not judged: sent over what was no more, and refused",
@@ -123,6 +130,9 @@ pub(crate) struct Refine {
     /// Under which term each PostgreSQL opened for writes, or was seen to be open.
     opened: [u64; MAX_NODES],
     branches: usize,
+    /// The rules of clocks are asked too; in every mode.
+    clocks_on: bool,
+    clocks: belief::Clocks,
     pub(crate) judged: Judged,
 }
 
@@ -142,6 +152,8 @@ impl Refine {
             views: [(0, 0); MAX_NODES],
             opened: [0; MAX_NODES],
             branches: 0,
+            clocks_on: false,
+            clocks: belief::Clocks::default(),
             judged: Judged::default(),
         }
     }
@@ -189,6 +201,7 @@ impl World {
     pub(crate) fn judge_by_model(&mut self) {
         let on = self.synchronous() && self.options.patroni == 0;
         self.refine.on = on;
+        self.refine.clocks_on = self.options.patroni == 0;
         self.refine.laws = Laws::new(self.options.policy.synchronous_node_count);
         self.refine.judged.worlds = u64::from(on);
         self.refine.judged.skipped = u64::from(!on);
