@@ -132,8 +132,8 @@ pub struct Node {
     pub(crate) in_vain: Option<(Revision, Time)>,
     /// A change of `sync` has an unknown outcome: it may still land.
     pub(crate) sync_uncertain: bool,
-    /// The latest `sync` that was sent, until the view shows it or it was refused.
-    pub(crate) sent_sync: Option<SyncState>,
+    /// Each `sync` that was sent, and may stand in the store by now: until the view shows another revision.
+    pub(crate) sent_syncs: Vec<SyncState>,
     /// Names that were sent for `failsafe`, until the view shows them.
     pub(crate) sent_failsafe: BTreeSet<NodeName>,
     /// Until when this node holds another's term.
@@ -258,7 +258,7 @@ impl Node {
             in_vain: None,
             sync_uncertain: false,
             sync_rewriting: false,
-            sent_sync: None,
+            sent_syncs: Vec::new(),
             sent_failsafe: BTreeSet::new(),
             held_until,
             hold_answer: None,

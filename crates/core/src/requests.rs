@@ -10,7 +10,7 @@ use crate::cluster::{
 use crate::input::{Action, RequestId, StoreOutcome, StoreRequest};
 use crate::mutant::Mutant;
 use crate::node::Node;
-use crate::state::{Attempt, Lease, ListState, Pending, Reign, RequestKind};
+use crate::state::{Attempt, FirstList, Lease, ListState, Pending, Reign, RequestKind};
 use crate::{Duration, Incarnation, LeaseId, Lsn, Revision, SystemId, Term, Time};
 
 /// A request without an answer for this long is forgotten; a late answer is still understood by
@@ -53,7 +53,7 @@ impl Node {
             sent: self.now,
             serving: false,
             gated: false,
-            listed: false,
+            first: FirstList::Nobody,
             ttl,
             unheeded: by == Accession::Return
                 && matches!(self.view.reign_end(), Some(ReignEnd::Died)),
@@ -220,12 +220,12 @@ impl Node {
         let Some(lease) = self.fresh_lease().filter(|_| known && !self.holds()) else { return };
         let me = self.config.name.clone();
         let policy = self.policy().clone();
-        let (sync, listed) = self.sync_of_takeover(by);
+        let (sync, first) = self.sync_of_takeover(by);
         let gated = policy.synchronous()
             && !carried
             && (policy.synchronous_mode_strict || sync.names_voters());
         let attempt = self.attempt(lease, by, policy.ttl);
-        let attempt = Attempt { serving: carried, gated, listed, ..attempt };
+        let attempt = Attempt { serving: carried, gated, first, ..attempt };
         let mut compare = vec![
             self.unchanged(Key::Term),
             self.unchanged(Key::Sync),
@@ -426,8 +426,10 @@ impl Node {
         self.note_answer(purpose, applied);
         if purpose == Purpose::PublishSync {
             self.note_rewrite(applied);
-            if matches!(outcome, StoreOutcome::Refused | StoreOutcome::NotSent) {
-                self.sent_sync = None;
+            if matches!(outcome, StoreOutcome::Refused | StoreOutcome::NotSent)
+                && !self.sync_uncertain
+            {
+                self.sent_syncs.pop();
             }
             self.sync_uncertain =
                 *outcome == StoreOutcome::Unknown || (self.sync_uncertain && applied.is_none());
@@ -529,7 +531,7 @@ impl Node {
             start,
             timelines_ended,
             gate: attempt.gated.then_some(Revision(term.0)),
-            listed: attempt.listed,
+            first: attempt.first,
             serving: attempt.serving,
             promoted: false,
             key_lost: false,

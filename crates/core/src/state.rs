@@ -94,8 +94,8 @@ pub(crate) struct Reign {
     pub(crate) timelines_ended: u32,
     /// Clients must wait for a list published after this revision.
     pub(crate) gate: Option<Revision>,
-    /// The takeover itself published voters of this term, who have all that it began with.
-    pub(crate) listed: bool,
+    /// By whom commits are acknowledged from the first moment.
+    pub(crate) first: FirstList,
     pub(crate) serving: bool,
     /// Recovery ended in this reign: its WAL begins where the new timeline does.
     pub(crate) promoted: bool,
@@ -123,8 +123,28 @@ pub(crate) struct Reign {
 impl Reign {
     /// Whether a `sync` of this revision names voters of this term.
     pub(crate) fn lists(&self, published: Revision) -> bool {
-        self.gate.is_none_or(|gate| published > gate || (self.listed && published == gate))
+        let own = self.first == FirstList::Own;
+        self.gate.is_none_or(|gate| published > gate || (own && published == gate))
     }
+
+    /// Whether, with a `sync` of this revision, nobody is elected without what this leader began with.
+    pub(crate) fn is_safe_to_read(&self, published: Revision) -> bool {
+        let old = self.first == FirstList::Old && self.gate == Some(published);
+        self.lists(published) || old
+    }
+}
+
+/// Whose acknowledgements a term's first commits wait for ([`crate::plan::first`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) enum FirstList {
+    /// Nobody's: the list is made of who comes to stream.
+    #[default]
+    Nobody,
+    /// Those of the voters that the takeover publishes: they have all that it begins with.
+    Own,
+    /// Those of the voters that stood before: so few of them lack something of what it begins with that none
+    /// is elected without the others.
+    Old,
 }
 
 /// The leader's view of `synchronous_standby_names`.
@@ -264,8 +284,7 @@ pub(crate) struct Attempt {
     pub(crate) sent: Time,
     pub(crate) serving: bool,
     pub(crate) gated: bool,
-    /// It publishes voters of its own ([`crate::plan::first`]).
-    pub(crate) listed: bool,
+    pub(crate) first: FirstList,
     pub(crate) ttl: Duration,
     /// Nobody took the key that was released for others to go on.
     pub(crate) unheeded: bool,

@@ -49,15 +49,18 @@ impl Node {
         if self.claim_seen.0 != claimed {
             self.claim_seen = (claimed, self.now);
         }
+        if view.modified(&crate::cluster::Key::Sync)
+            != self.view.modified(&crate::cluster::Key::Sync)
+        {
+            // What was sent before compares another revision: it has landed, or never will.
+            self.sent_syncs.clear();
+        }
         self.seen_view = true;
         self.view = view;
         if let Some(config) = &self.view.config
             && self.policy_said.as_ref() != Some(&config.value)
         {
             self.policy_said = Some(config.value.clone());
-        }
-        if self.view.sync.as_ref().map(|s| &s.value) == self.sent_sync.as_ref() {
-            self.sent_sync = None;
         }
         self.pending.retain(|p| p.kind != RequestKind::Read);
         self.notice_term();

@@ -1,6 +1,7 @@
-//! The voters that a takeover itself publishes: who has exactly the WAL that the new leader begins with needs
-//! not be waited for. Clients are let in with the first beat after the promotion, and the first
-//! commit is acknowledged when one of these streams (docs/protocol.md, "The list").
+//! The voters with whom a term begins: those that the takeover itself publishes, who have exactly the WAL that the
+//! new leader begins with, or those that stood before. Where either will do, clients are let in with
+//! the first beat after the promotion, and the first commit is acknowledged when one of these streams
+//! (docs/protocol.md, "The list").
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +9,7 @@ use crate::cluster::{Accession, Key, SyncState};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::peer::{PeerPg, PledgeAnswer, Position};
+use crate::state::FirstList;
 use crate::{Duration, Instance, NodeName};
 
 /// The first commits of a term are waited for no longer than this.
@@ -16,32 +18,52 @@ const WAY: Duration = Duration::secs(1);
 const SAID: Duration = Duration::secs(1);
 
 impl Node {
-    /// `sync` as a takeover writes it, and whether its voters are the new term's own already.
-    pub(crate) fn sync_of_takeover(&self, by: Accession) -> (SyncState, bool) {
-        if let Some(first) = self.first_sync(by) {
-            return (first, true);
+    /// `sync` as a takeover writes it, and whom the term's first commits wait for.
+    pub(crate) fn sync_of_takeover(&self, by: Accession) -> (SyncState, FirstList) {
+        let level = self.level(by);
+        if let Some(first) = level.as_ref().and_then(|level| self.first_sync(level)) {
+            return (first, FirstList::Own);
         }
         let synchronous = self.policy().synchronous();
         let leader = synchronous.then(|| self.config.name.clone());
         let old = self.view.sync.as_ref().filter(|_| synchronous && by != Accession::Operator);
         let old = old.map(|sync| sync.value.clone()).unwrap_or_default();
-        (SyncState { leader, ..old }, false)
+        let few_lack = level.is_some_and(|level| self.few_lack(&level, &old));
+        let first = if few_lack { FirstList::Old } else { FirstList::Nobody };
+        (SyncState { leader, ..old }, first)
     }
 
-    /// When enough voters stand where this node stands. Otherwise `sync` stays as it is, and the list is
-    /// made of who comes to stream.
-    fn first_sync(&self, by: Accession) -> Option<SyncState> {
+    /// Who stands where this node stands, this node left out. `None`: nobody can tell.
+    fn level(&self, by: Accession) -> Option<BTreeMap<NodeName, Instance>> {
         // Who has a Patroni agent doesn't say which data it has.
         if !self.policy().synchronous() || self.policy().standby || !self.patroni.is_empty() {
             return None;
         }
-        let level = match by {
-            Accession::Pledges => self.level_by_pledge(self.position()?),
-            Accession::HandOver => self.level_by_beat(self.position()?),
+        match by {
+            Accession::Pledges => Some(self.level_by_pledge(self.position()?)),
+            Accession::HandOver => Some(self.level_by_beat(self.position()?)),
             Accession::Founding | Accession::Return | Accession::Silence | Accession::Operator => {
-                return None;
+                None
             }
+        }
+    }
+
+    /// This node is a voter itself, and with those that stand where it stands there are so many that at most
+    /// `quorum` voters lack something: as long as `sync` stands, nobody is elected without one of them.
+    pub(super) fn few_lack(&self, level: &BTreeMap<NodeName, Instance>, sync: &SyncState) -> bool {
+        let admitted = |node: &NodeName, instance: Instance| {
+            let voter = sync.voters.get(node);
+            voter.is_some_and(|admitted| admitted.is_none_or(|admitted| admitted == instance))
         };
+        let me = &self.config.name;
+        let mine = self.instance().is_some_and(|instance| admitted(me, instance));
+        let others = level.iter().filter(|(node, instance)| admitted(node, **instance)).count();
+        let wait = sync.voters.len().saturating_sub(sync.quorum as usize);
+        mine && others + 1 >= wait && sync.voters.len() > wait
+    }
+
+    /// When enough voters stand where this node stands. Otherwise `sync` stays as it is.
+    fn first_sync(&self, level: &BTreeMap<NodeName, Instance>) -> Option<SyncState> {
         let voters = &self.view.sync.as_ref()?.value.voters;
         let nobody = BTreeSet::new();
         let counts = |node: &NodeName, instance: Instance| {
@@ -116,12 +138,19 @@ impl Node {
         tags.is_none_or(|tags| self.named_member(node, tags, &self.config.name).is_some())
     }
 
-    /// The voters that the takeover published, while the key stands as it wrote it.
+    /// The voters that the takeover published or left, without this node, while the key stands as it wrote it.
     pub(super) fn first_listed(&self) -> BTreeSet<NodeName> {
         let at = self.view.modified(&Key::Sync);
-        let stands = self.reign.as_ref().is_some_and(|r| r.listed && r.gate == Some(at));
+        let stands = self.reign.as_ref().is_some_and(|reign| {
+            let counts = match reign.first {
+                FirstList::Own | FirstList::Old => true,
+                FirstList::Nobody => false,
+            };
+            counts && reign.gate == Some(at)
+        });
         let voters = self.view.sync.as_ref().filter(|_| stands).map(|s| s.value.voters.keys());
-        voters.into_iter().flatten().cloned().collect()
+        let others = voters.into_iter().flatten().filter(|node| **node != self.config.name);
+        others.cloned().collect()
     }
 }
 

@@ -28,21 +28,24 @@ impl Node {
         let held = |node: &NodeName| {
             if *node == self.config.name { latest } else { reign.holds.get(node).copied() }
         };
-        let standing = self.view.sync.as_ref().map(|s| &s.value);
-        let uncertain = self.sent_sync.as_ref();
         let others = |sync: &SyncState| sync.voters.keys().any(|node| *node != self.config.name);
-        let ballots = self.policy().synchronous() && self.patroni.is_empty();
-        if ballots && standing.is_some_and(others) {
-            let lists = standing.into_iter().chain(uncertain);
-            let fewer = usize::from(self.breaks(Mutant::OneHoldTooFew));
-            return lists.map(|sync| enough(sync, fewer, held)).min().flatten();
-        }
         // Nobody else may take over without every member of the map, nor who isn't in it. Patroni's
         // candidates need no pledges, in no mode.
-        let mut everyone: BTreeSet<&NodeName> =
-            self.view.failsafe.as_ref()?.value.iter().chain(&self.sent_failsafe).collect();
-        everyone.extend(uncertain.into_iter().flat_map(|sync| sync.voters.keys()));
-        everyone.into_iter().map(held).min().flatten()
+        let everyone = || {
+            let map = &self.view.failsafe.as_ref()?.value;
+            let mut everyone: BTreeSet<&NodeName> = map.iter().chain(&self.sent_failsafe).collect();
+            everyone.extend(self.sent_syncs.iter().flat_map(|sync| sync.voters.keys()));
+            everyone.into_iter().map(held).min().flatten()
+        };
+        if !self.policy().synchronous() || !self.patroni.is_empty() {
+            return everyone();
+        }
+        // Whichever of these stands in the store by now: enough for each.
+        let standing = self.view.sync.as_ref().map(|s| &s.value).cloned().unwrap_or_default();
+        let fewer = usize::from(self.breaks(Mutant::OneHoldTooFew));
+        let lists = std::iter::once(&standing).chain(&self.sent_syncs);
+        let enough = |sync| if others(sync) { enough(sync, fewer, held) } else { everyone() };
+        lists.map(enough).min().flatten()
     }
 
     /// Asks the members to hold the term as soon as the store's proofs come late.
@@ -71,7 +74,7 @@ impl Node {
 
     fn holders(&self) -> BTreeSet<NodeName> {
         let map = self.view.failsafe.iter().flat_map(|map| &map.value).chain(&self.sent_failsafe);
-        let lists = self.view.sync.iter().map(|s| &s.value).chain(&self.sent_sync);
+        let lists = self.view.sync.iter().map(|s| &s.value).chain(&self.sent_syncs);
         let names = map.chain(lists.flat_map(|sync| sync.voters.keys()));
         names.filter(|node| **node != self.config.name).cloned().collect()
     }

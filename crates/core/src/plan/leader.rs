@@ -124,17 +124,21 @@ impl Node {
 
     // === getting there ===
 
-    /// The list that stands from the first moment: the voters that the takeover published, or nobody,
-    /// where a commit must not be acknowledged before the voters of this term are known.
+    /// The list that stands from the first moment: of the voters that the takeover published, or of those
+    /// that stood before, or nobody, where a commit must not be acknowledged before the voters of this
+    /// term are known.
     fn first_names(&self) -> SyncNames {
         if self.reign.as_ref().is_none_or(|reign| reign.gate.is_none()) {
             return SyncNames::default();
         }
         let names: Vec<_> = self.first_listed().into_iter().collect();
         // What goes with the published quorum, whatever the policy says by now.
-        let quorum = self.view.sync.as_ref().map_or(0, |sync| sync.value.quorum);
-        let count = (names.len() as u32).saturating_sub(quorum);
-        if count == 0 { SyncNames::nobody() } else { SyncNames { count, names } }
+        let sync = self.view.sync.as_ref().map(|sync| &sync.value);
+        let count = sync.map_or(0, |s| (s.voters.len() as u32).saturating_sub(s.quorum));
+        if count == 0 || names.len() < count as usize {
+            return SyncNames::nobody();
+        }
+        SyncNames { count, names }
     }
 
     fn promote(&mut self) -> Reason {
@@ -458,7 +462,7 @@ impl Node {
         let early = self.breaks(Mutant::ServesTooEarly);
         let now = self.now;
         let Some(reign) = &mut self.reign else { return };
-        let open = reign.gate.is_none() || reign.lists(published) && listed;
+        let open = reign.gate.is_none() || reign.is_safe_to_read(published) && listed;
         if !reign.serving && (open || early) {
             reign.serving = true;
             reign.next_beat = now;

@@ -366,7 +366,9 @@ impl Node {
         {
             reign.list.nobody_since = None;
         }
-        self.sent_sync = Some(state.clone());
+        // What was sent before without an answer compares the same revision: one of them lands.
+        self.sent_syncs.retain(|sent| *sent != state);
+        self.sent_syncs.push(state.clone());
         self.under_term(Purpose::PublishSync, Key::Sync, Value::Sync(state));
     }
 }

@@ -193,3 +193,46 @@ fn a_leader_that_goes_down_is_looked_after() {
     bench.feed(Input::Peer { from: name("n1"), message: down });
     assert!(!bench.node.impatient(), "it has been down for a second");
 }
+
+/// n3 has less, and the old voters stay: nobody is elected without n2, so that reads needn't wait, and commits wait
+/// for n3.
+#[test]
+fn who_has_less_is_waited_for_by_commits_only() {
+    let mut bench = candidate(Lsn(99));
+    let (id, txn) = bench.take_txn(Purpose::TakeOver).expect("takes over with two pledges");
+    let (sync, term) = (sync_of(&txn).clone(), term_of(&txn));
+    bench.take();
+    bench.feed(Input::Store { id, outcome: StoreOutcome::Applied(Revision(32)) });
+    bench.feed(Input::View(Arc::new(after(term, sync, 32))));
+    bench.persist_all();
+    let (id, op) = bench.take_operation().expect("promotes");
+    let names = SyncNames { count: 1, names: vec![name("n3")] };
+    assert_eq!(op, PgOp::Promote { names: names.clone() });
+    bench.feed(Input::OpDone { id, result: PgOpResult::Done });
+    primary(&mut bench, SyncNames::nobody());
+    assert!(!bench.node.serving(), "a commit would be acknowledged without anybody");
+    primary(&mut bench, names);
+    assert!(bench.node.serving());
+}
+
+/// Where more are waited for, they have to stand where this node stands; and who isn't a voter itself, under
+/// the directory that was admitted, can be passed by.
+#[test]
+fn too_many_may_lack_something() {
+    let bench = Bench::replica_n2();
+    let voters = |names: &[(&str, u64)]| {
+        let voters = names.iter().map(|(node, life)| (name(node), Some(Instance(*life))));
+        SyncState { leader: Some(name("n1")), quorum: 1, voters: voters.collect() }
+    };
+    let level = |names: &[(&str, u64)]| -> BTreeMap<_, _> {
+        names.iter().map(|(node, life)| (name(node), Instance(*life))).collect()
+    };
+    let one = voters(&[("n2", 2), ("n3", 3)]);
+    assert!(bench.node.few_lack(&level(&[]), &one));
+    let two = voters(&[("n2", 2), ("n3", 3), ("n4", 4)]);
+    assert!(!bench.node.few_lack(&level(&[]), &two), "n3 and n4 elect each other");
+    assert!(bench.node.few_lack(&level(&[("n3", 3)]), &two));
+    assert!(!bench.node.few_lack(&level(&[("n3", 9)]), &two), "its directory is another");
+    assert!(!bench.node.few_lack(&level(&[]), &voters(&[("n2", 9), ("n3", 3)])));
+    assert!(!bench.node.few_lack(&level(&[("n3", 3)]), &voters(&[("n3", 3), ("n4", 4)])));
+}

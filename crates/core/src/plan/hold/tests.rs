@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::cluster::ClusterView;
+use crate::cluster::{ClusterView, SyncState};
 use crate::input::{Action, Input};
-use crate::node::tests::{Bench, at, name, view};
+use crate::node::tests::{Bench, at, name, returned, view};
 use crate::peer::PeerMessage;
 use crate::{Duration, Revision, Term};
 
@@ -49,4 +49,40 @@ fn a_promise_that_is_over_is_not_told() {
     bench.feed(Input::View(Arc::new(ClusterView { revision: Revision(33), ..next })));
     bench.persist_all();
     assert_eq!(held(&bench.take()), None);
+}
+
+/// n1 leads, n2 has just promised to hold: one of two voters is enough as long as each change of the list that may
+/// have landed would still be met.
+#[test]
+fn whichever_list_stands_by_now_is_met() {
+    let (mut bench, _) = returned();
+    let now = bench.now;
+    let reign = bench.node.reign.as_mut().expect("it leads");
+    reign.holds.insert(name("n2"), now);
+    assert_eq!(bench.node.held_since(), Some(now));
+    let without = |voters: &[&str], quorum| {
+        let voters = voters.iter().map(|node| (name(node), None)).collect();
+        SyncState { leader: Some(name("n1")), quorum, voters }
+    };
+    // Two were sent and nobody answered; the second wrote again what stands.
+    bench.node.sent_syncs = vec![without(&["n3"], 0), without(&["n2", "n3"], 1)];
+    assert_eq!(bench.node.held_since(), None, "n3 may be the only voter by now");
+    let reign = bench.node.reign.as_mut().expect("it leads");
+    reign.holds.insert(name("n3"), now);
+    assert_eq!(bench.node.held_since(), Some(now));
+    // Nobody votes: everybody in the map would have to agree, and none is known.
+    bench.node.sent_syncs = vec![SyncState::default()];
+    assert_eq!(bench.node.held_since(), None);
+}
+
+/// A write that was refused never lands; another that nobody answered may.
+#[test]
+fn what_may_have_landed_is_remembered_until_the_view_shows_it() {
+    let (mut bench, news) = returned();
+    bench.node.sent_syncs = vec![SyncState::default()];
+    bench.feed(Input::View(Arc::new(ClusterView { revision: Revision(34), ..news.clone() })));
+    assert_eq!(bench.node.sent_syncs.len(), 1, "the key is as it was");
+    let sync = at(35, SyncState::default());
+    bench.feed(Input::View(Arc::new(ClusterView { revision: Revision(35), sync, ..news })));
+    assert!(bench.node.sent_syncs.iter().all(|sent| *sent != SyncState::default()));
 }
