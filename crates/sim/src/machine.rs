@@ -204,9 +204,26 @@ impl World {
             let tool = matches!(op.op, PgOp::Init | PgOp::Rewind { .. } | PgOp::Clone { .. });
             !(tool && op.life == life)
         });
+        self.half_done(node, life);
         self.model_agent_dies(node);
         if self.nodes[node].up {
             self.tell_peers_closed(node);
+        }
+    }
+
+    /// An agent writes the list and sends a signal: when it dies meanwhile, PostgreSQL has the list within
+    /// a moment, or never.
+    fn half_done(&mut self, node: Ix, life: u32) {
+        let sets = |op: &PgOp| matches!(op, PgOp::SetNames { .. });
+        let ops = self.nodes[node].ops.iter().filter(|op| op.life == life && sets(&op.op));
+        let numbers: Vec<u32> = ops.map(|op| op.number).collect();
+        for number in numbers {
+            if self.rng.permille(500) {
+                self.nodes[node].ops.retain(|op| op.number != number);
+            } else {
+                let soon = self.rng.between(100, 5_000);
+                self.queue.after(soon, Event::OpEnd { node, op: number });
+            }
         }
     }
 

@@ -173,6 +173,10 @@ impl World {
     }
 
     pub(crate) fn clocks_answered(&mut self, node: Ix, id: RequestId, outcome: &StoreOutcome) {
+        if *outcome == StoreOutcome::Unknown {
+            let life = self.nodes[node].agent.life;
+            self.refine.unanswered.insert((node, id, life));
+        }
         let Some(attempt) = self.refine.clocks.attempts.get_mut(&(node, id)) else { return };
         match outcome {
             StoreOutcome::Applied(_) | StoreOutcome::Refused | StoreOutcome::NotSent => {

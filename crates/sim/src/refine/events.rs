@@ -127,8 +127,9 @@ impl World {
             Purpose::Claim => {
                 self.model_settles(node);
                 self.refine.claims.insert((node, id), revision);
-                // A claim of which nobody knows stands for nothing.
-                let candidate = self.nodes[node].agent.life == life;
+                // One of which nobody knows stands for nothing.
+                let candidate = self.nodes[node].agent.life == life
+                    && !self.refine.unanswered.contains(&(node, id, life));
                 self.model_step(&if candidate {
                     Action::Claim { node, ballot: revision }
                 } else {
@@ -392,21 +393,6 @@ impl World {
             | PeerMessage::Pledge { answer: PledgeAnswer::Refused(_), .. }
             | PeerMessage::Hold { .. } => {}
         }
-    }
-
-    /// A voter that hasn't seen where a term begins says less of its WAL than is true. As long as
-    /// nothing was acknowledged under that term, or when it is over, what is true is taken: who is ahead
-    /// shows at the takeover.
-    fn position_said(&mut self, node: Ix, said: (u64, u64)) -> (u64, u64) {
-        let state = &self.refine.state;
-        let truth = state.position(node);
-        let reign = state.nodes.iter().filter_map(|n| n.reign.as_ref()).find(|r| r.term == truth.0);
-        let nothing = reign.is_none_or(|r| r.names == List::Nobody && r.before.is_none());
-        if said.0 < truth.0 && said.1 == truth.1 && nothing {
-            self.refine.judged.understated += 1;
-            return truth;
-        }
-        said
     }
 
     /// The guard's deadline moves on: by the store's word, or by the members'.

@@ -7,12 +7,12 @@
 //! hand-over, the founding, an operator's failover, copied data. Clusters without synchronous mode and
 //! those with Patroni's agents are not judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_core::RequestId;
 use pgherd_core::cluster::{Accession, Op, SyncState, Txn, Value};
 use pgherd_core::mutant::Mutant;
-use pgherd_model::ballot::{Action, Laws, Publish, Rule, State, Sync, Take};
+use pgherd_model::ballot::{Action, Laws, List, Publish, Rule, State, Sync, Take};
 
 use crate::event::Ix;
 use crate::invariants;
@@ -125,6 +125,8 @@ pub(crate) struct Refine {
     last_sync: [Option<RequestId>; MAX_NODES],
     uncertain: [Option<RequestId>; MAX_NODES],
     claims: BTreeMap<(Ix, RequestId), u64>,
+    /// Requests of whose outcome an agent has been told that nobody knows it.
+    unanswered: BTreeSet<(Ix, RequestId, u32)>,
     /// What each node's view showed last: the term, and the revisions of `sync`.
     views: [(u64, u64); MAX_NODES],
     /// Under which term each PostgreSQL opened for writes, or was seen to be open.
@@ -149,6 +151,7 @@ impl Refine {
             last_sync: [None; MAX_NODES],
             uncertain: [None; MAX_NODES],
             claims: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             views: [(0, 0); MAX_NODES],
             opened: [0; MAX_NODES],
             branches: 0,
@@ -288,6 +291,34 @@ impl World {
         (!same).then(|| self.sync_bits(value))
     }
 
+    /// A voter that hasn't seen where a term begins says less of its WAL than is true. As long as
+    /// nothing was acknowledged under that term, or when it is over, what is true is taken: who is ahead
+    /// shows at the takeover. A term that another agent of the same node carries on is the same WAL under
+    /// another number.
+    fn position_said(&mut self, node: Ix, said: (u64, u64)) -> (u64, u64) {
+        let state = &self.refine.state;
+        let truth = state.position(node);
+        let reign = state.nodes.iter().filter_map(|n| n.reign.as_ref()).find(|r| r.term == truth.0);
+        let nothing = reign.is_none_or(|r| r.names == List::Nobody && r.before.is_none());
+        if said.0 < truth.0 && said.1 == truth.1 && nothing {
+            self.refine.judged.understated += 1;
+            return truth;
+        }
+        if said.1 == truth.1 && self.carried(truth.0, said.0) {
+            return truth;
+        }
+        said
+    }
+
+    fn carried(&self, from: u64, to: u64) -> bool {
+        let record = self.store.view().term.as_ref().map(|term| &term.value);
+        let begun = |of: u64| {
+            let begun = record?.begun.iter().find(|begun| begun.term.0 == of)?;
+            Some((&begun.leader, begun.timeline, begun.start))
+        };
+        begun(from).is_some() && begun(from) == begun(to)
+    }
+
     /// An operator made another node the leader, and accepted what comes of it.
     pub(crate) fn forced_out(&self, node: Ix) -> bool {
         let term = self.store.view().term.as_ref();
@@ -355,7 +386,8 @@ impl World {
         let Some(leader) = self.ledger.leaders.get(&term).copied() else { return false };
         let (machine, belief) = (&self.nodes[leader], &self.ledger.beliefs[leader]);
         let Some(at) = belief.holds.get(&member).copied() else { return false };
-        let clock = !machine.held_clock && at > machine.held_until;
+        // Asked since its clock has been right again.
+        let clock = at > machine.held_until;
         let counts = at + belief.ttl.percent(99);
         let reign = self.refine.state.nodes[leader].reign.as_ref();
         let counted = reign.is_some_and(|r| r.term == term.0 && r.holds >> member & 1 == 1);
