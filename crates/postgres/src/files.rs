@@ -198,13 +198,40 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), PgError> {
     file.write_all(text.as_bytes()).map_err(PgError::io("writing", path))
 }
 
-/// Writes a file unless it says that already.
+/// Writes a file of PostgreSQL's configuration unless it says that already. Where there is no room for another
+/// one, over the one that is there: a voter on a full disk has to stop receiving before it may
+/// pledge. Torn by a crash it is written again before anything reads it, for each start writes it.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<bool, PgError> {
-    if read_durable(path)?.is_some_and(|now| now == text.as_bytes()) {
+    let now = read_durable(path)?;
+    if now.as_deref() == Some(text.as_bytes()) {
         return Ok(false);
     }
-    write_durable(path, text.as_bytes())?;
+    let written = write_durable(path, text.as_bytes());
+    let full = |source: &io::Error| {
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    };
+    let full = matches!(&written, Err(PgError::Io { source, .. }) if full(source));
+    match now.filter(|_| full) {
+        Some(now) => {
+            // Whatever there was room for of the new one.
+            remove_durable(&beside(path, ".tmp"))?;
+            overwrite(path, text.as_bytes()).or_else(|error| {
+                overwrite(path, &now)?;
+                Err(error)
+            })?;
+        }
+        None => written?,
+    }
     Ok(true)
+}
+
+/// Over the blocks that a file has.
+fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), PgError> {
+    let mut file =
+        fs::File::options().write(true).open(path).map_err(PgError::io("opening", path))?;
+    file.write_all(bytes).map_err(PgError::io("writing over", path))?;
+    file.set_len(bytes.len() as u64).map_err(PgError::io("cutting", path))?;
+    file.sync_all().map_err(PgError::io("syncing", path))
 }
 
 /// Makes the next start that of a standby, or of a primary.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use pgherd_core::disk::DiskFacts;
-use pgherd_core::postgres::{PgOp, PgState};
+use pgherd_core::postgres::{PgOp, PgState, Upstream};
 use pgherd_postgres::DiskProbe;
 
 use crate::node::{Herd, list, small_file_system};
@@ -13,6 +13,7 @@ use crate::trial;
 
 pub(crate) fn add(trials: &mut Vec<Trial>) {
     trial(trials, "wal_on_its_own_disk_is_tried_too", wal_on_its_own_disk);
+    trial(trials, "a_full_disk_keeps_nobody_from_pledging", full_disk_pledges);
     trial(trials, "all_slots_taken_is_no_death", all_slots_taken);
 }
 
@@ -64,6 +65,36 @@ async fn wal_on_its_own_disk() {
     until(&probe, |found| found.wal.and_then(|wal| wal.free).is_some_and(|free| free > 0)).await;
     node.done(PgOp::Stop).await;
     std::fs::remove_dir_all(&outside).unwrap();
+}
+
+/// A voter whose disk is full may have what was acknowledged last, so that nobody leads without its word: it stops
+/// receiving, and stands still. What doesn't fit leaves the configuration as it was.
+async fn full_disk_pledges() {
+    let Some(small) = small_file_system().await else { return };
+    let herd = Herd::new();
+    let one = herd.primary("n1", &[]).await;
+    let place = small.path.join("pledges");
+    let two = herd.open(herd.settings_in("n2", &place)).await;
+    let two = herd.replica_of(two, &one).await;
+    one.sql("CREATE TABLE t (i int)").await;
+    let filler = small.path.join("filler-of-all");
+    std::fs::write(&filler, vec![0; 200 << 20]).unwrap_err();
+    two.done(PgOp::Follow { upstream: None }).await;
+    let replica = two.as_replica().await;
+    assert!(replica.upstream.is_none() && !replica.streaming, "{replica:?}");
+    let upstream = Some(Upstream::Leader(one.settings.node.clone()));
+    let longer = two.execute(PgOp::Follow { upstream: upstream.clone() }).await;
+    let text = std::fs::read_to_string(two.settings.data_dir.join("postgresql.conf")).unwrap();
+    assert!(
+        text.ends_with('\n') && text.contains("synchronous_standby_names"),
+        "{longer:?}: {text}"
+    );
+    std::fs::remove_file(&filler).unwrap();
+    two.done(PgOp::Follow { upstream }).await;
+    two.until_streaming().await;
+    two.done(PgOp::Stop).await;
+    drop(two);
+    std::fs::remove_dir_all(place).unwrap();
 }
 
 async fn all_slots_taken() {

@@ -126,7 +126,11 @@ impl Herd {
 
     /// A replica of `source`, streaming.
     pub(crate) async fn replica(&self, name: &str, source: &Node) -> Node {
-        let node = self.node(name).await;
+        self.replica_of(self.node(name).await, source).await
+    }
+
+    /// The same, of a node that is there.
+    pub(crate) async fn replica_of(&self, node: Node, source: &Node) -> Node {
         let upstream = source.settings.node.clone();
         source.done(PgOp::EnsureSlots { nodes: vec![node.settings.node.clone()] }).await;
         node.done(PgOp::Clone { source: Source::Leader(upstream.clone()) }).await;
