@@ -230,7 +230,7 @@ impl World {
         );
         self.ledger_applied(node, txn, before, &after, sent);
         self.model_applied(node, id, life, txn, &after);
-        self.clocks_applied(node, id, txn, before);
+        self.clocks_applied(node, (id, life), txn, before);
         invariants::after_transaction(self, node, txn, before, &after);
         self.spread();
     }

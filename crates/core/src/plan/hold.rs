@@ -41,11 +41,11 @@ impl Node {
             return everyone();
         }
         // Whichever of these stands in the store by now: enough for each.
-        let standing = self.view.sync.as_ref().map(|s| &s.value).cloned().unwrap_or_default();
+        let nobody = SyncState::default();
+        let standing = self.view.sync.as_ref().map_or(&nobody, |sync| &sync.value);
         let fewer = usize::from(self.breaks(Mutant::OneHoldTooFew));
-        let lists = std::iter::once(&standing).chain(&self.sent_syncs);
-        let enough = |sync| if others(sync) { enough(sync, fewer, held) } else { everyone() };
-        lists.map(enough).min().flatten()
+        let since = |sync| if others(sync) { enough(sync, fewer, held) } else { everyone() };
+        std::iter::once(standing).chain(&self.sent_syncs).map(since).min().flatten()
     }
 
     /// Asks the members to hold the term as soon as the store's proofs come late.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use pgherd_core::cluster::{Accession, ClusterView, Key, Op, Purpose, Txn, Value};
+use pgherd_core::cluster::{Accession, ClusterView, Key, Purpose, Txn};
 use pgherd_core::peer::PeerMessage;
 use pgherd_core::{Duration, RequestId, Revision, StoreOutcome, Term, Time};
 use pgherd_model::belief::rules::{self, By, Holder, Rule, Taker};
@@ -19,7 +19,6 @@ type Seen = [Revision; 3];
 /// A takeover that was sent.
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
-    life: u32,
     over: Option<Term>,
     seen: Seen,
     /// No answer has come, so that it may still succeed.
@@ -30,7 +29,8 @@ struct Attempt {
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     signs: [(Revision, Revision, Time); MAX_NODES],
-    attempts: BTreeMap<(Ix, RequestId), Attempt>,
+    /// By node, the agent's life, and its request.
+    attempts: BTreeMap<(Ix, u32, RequestId), Attempt>,
 }
 
 fn seen(view: &ClusterView) -> Seen {
@@ -102,12 +102,8 @@ impl World {
     fn clocks_take(&mut self, node: Ix, id: RequestId, txn: &Txn) {
         let Some(view) = self.sees(node) else { return };
         let (over, compares) = (view.current_term(), seen(view));
-        let by = txn.then.iter().find_map(|op| match op {
-            Op::Put(_, Value::Term(record), _) => Some(record.by),
-            Op::Put(..) | Op::Delete(_) => None,
-        });
         let ended = view.reign_end().is_some();
-        let by = match by {
+        let by = match super::accession(txn) {
             Some(Accession::Return) => Some(By::Return),
             Some(Accession::HandOver) => Some(By::Released),
             Some(Accession::Silence) => Some(if ended { By::Released } else { By::Silence }),
@@ -118,8 +114,8 @@ impl World {
             self.clocks_judge(node, rules::takes(&taker), &format!("{taker:?}"));
         }
         let life = self.nodes[node].agent.life;
-        let attempt = Attempt { life, over, seen: compares, open: true };
-        self.refine.clocks.attempts.insert((node, id), attempt);
+        let attempt = Attempt { over, seen: compares, open: true };
+        self.refine.clocks.attempts.insert((node, life, id), attempt);
     }
 
     fn taker(&self, node: Ix, by: By) -> Option<Taker> {
@@ -158,14 +154,14 @@ impl World {
     pub(crate) fn clocks_applied(
         &mut self,
         node: Ix,
-        id: RequestId,
+        (id, life): (RequestId, u32),
         txn: &Txn,
         before: &ClusterView,
     ) {
         if !self.clocks_on() || txn.purpose != Purpose::TakeOver {
             return;
         }
-        let attempt = self.refine.clocks.attempts.get(&(node, id)).copied();
+        let attempt = self.refine.clocks.attempts.get(&(node, life, id)).copied();
         if let Some(attempt) = attempt {
             let verdict = rules::takes_effect(attempt.seen != seen(before));
             self.clocks_judge(node, verdict, "its takeover is applied");
@@ -173,11 +169,12 @@ impl World {
     }
 
     pub(crate) fn clocks_answered(&mut self, node: Ix, id: RequestId, outcome: &StoreOutcome) {
+        let life = self.nodes[node].agent.life;
         if *outcome == StoreOutcome::Unknown {
-            let life = self.nodes[node].agent.life;
             self.refine.unanswered.insert((node, id, life));
         }
-        let Some(attempt) = self.refine.clocks.attempts.get_mut(&(node, id)) else { return };
+        let attempt = self.refine.clocks.attempts.get_mut(&(node, life, id));
+        let Some(attempt) = attempt else { return };
         match outcome {
             StoreOutcome::Applied(_) | StoreOutcome::Refused | StoreOutcome::NotSent => {
                 attempt.open = false;
@@ -197,8 +194,8 @@ impl World {
         }
         let Some(core) = self.nodes[node].agent.node.as_ref() else { return };
         let life = self.nodes[node].agent.life;
-        let open = |(key, attempt): (&(Ix, RequestId), &Attempt)| {
-            key.0 == node && attempt.life == life && attempt.open && attempt.over >= Some(*term)
+        let open = |((of, in_life, _), attempt): (&(Ix, u32, RequestId), &Attempt)| {
+            (*of, *in_life) == (node, life) && attempt.open && attempt.over >= Some(*term)
         };
         let holder = Holder {
             knows_newer: core.view().current_term() > Some(*term),

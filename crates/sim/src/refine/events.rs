@@ -38,10 +38,7 @@ impl World {
     }
 
     fn take_sent(&mut self, node: Ix, id: RequestId, txn: &Txn) {
-        let by = txn.then.iter().find_map(|op| match op {
-            Op::Put(_, Value::Term(record), _) => Some(record.by),
-            Op::Put(..) | Op::Delete(_) => None,
-        });
+        let by = super::accession(txn);
         let ballot = txn.compare.iter().find_map(|c| match c {
             Compare::Modified(Key::Claim, revision) => Some(revision.0),
             Compare::Modified(..) | Compare::Lease(..) => None,

@@ -199,6 +199,14 @@ impl Refine {
     }
 }
 
+/// How the leader of the term that this transaction begins comes to lead.
+fn accession(txn: &Txn) -> Option<Accession> {
+    txn.then.iter().find_map(|op| match op {
+        Op::Put(_, Value::Term(record), _) => Some(record.by),
+        Op::Put(..) | Op::Delete(_) => None,
+    })
+}
+
 impl World {
     /// From now on the run is held against the model, when it is one that the model speaks of.
     pub(crate) fn judge_by_model(&mut self) {

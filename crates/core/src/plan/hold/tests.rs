@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{ClusterView, SyncState};
-use crate::input::{Action, Input};
+use crate::cluster::{ClusterView, Key, Purpose, SyncState, Value};
+use crate::input::{Action, Input, StoreOutcome};
 use crate::node::tests::{Bench, at, name, returned, view};
 use crate::peer::PeerMessage;
 use crate::{Duration, Revision, Term};
@@ -75,7 +75,24 @@ fn whichever_list_stands_by_now_is_met() {
     assert_eq!(bench.node.held_since(), None);
 }
 
-/// A write that was refused never lands; another that nobody answered may.
+/// A write that was refused never lands; one before it that nobody answered may have, which is why it was refused.
+#[test]
+fn a_refusal_speaks_for_one_write_alone() {
+    let sent = |uncertain: bool| {
+        let (mut bench, _) = returned();
+        let value = Value::Sync(SyncState::default());
+        bench.node.under_term(Purpose::PublishSync, Key::Sync, value);
+        bench.node.sent_syncs = vec![SyncState::default()];
+        bench.node.sync_uncertain = uncertain;
+        bench.feed(Input::Tick);
+        let (id, _) = bench.take_txn(Purpose::PublishSync).expect("it was sent");
+        bench.feed(Input::Store { id, outcome: StoreOutcome::Refused });
+        bench.node.sent_syncs.contains(&SyncState::default())
+    };
+    assert!(!sent(false));
+    assert!(sent(true));
+}
+
 #[test]
 fn what_may_have_landed_is_remembered_until_the_view_shows_it() {
     let (mut bench, news) = returned();
