@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use pgherd_core::disk::DiskFacts;
-use pgherd_core::postgres::{PgOp, PgState, Upstream};
+use pgherd_core::postgres::{PgFailureKind, PgOp, PgOpResult, PgState, Upstream};
 use pgherd_postgres::DiskProbe;
 
 use crate::node::{Herd, list, small_file_system};
@@ -83,12 +83,13 @@ async fn full_disk_pledges() {
     let replica = two.as_replica().await;
     assert!(replica.upstream.is_none() && !replica.streaming, "{replica:?}");
     let upstream = Some(Upstream::Leader(one.settings.node.clone()));
-    let longer = two.execute(PgOp::Follow { upstream: upstream.clone() }).await;
-    let text = std::fs::read_to_string(two.settings.data_dir.join("postgresql.conf")).unwrap();
-    assert!(
-        text.ends_with('\n') && text.contains("synchronous_standby_names"),
-        "{longer:?}: {text}"
-    );
+    let conf = || std::fs::read_to_string(two.settings.data_dir.join("postgresql.conf")).unwrap();
+    let before = conf();
+    let far = Some(Upstream::Leader(herd.stranger("far", "x".repeat(20_000))));
+    let result = two.execute(PgOp::Follow { upstream: far }).await;
+    let PgOpResult::Failed(failure) = result else { panic!("it has room") };
+    assert_eq!(failure.kind, PgFailureKind::DiskFull, "{}", failure.detail);
+    assert!(conf() == before, "half of the new one: {}", conf());
     std::fs::remove_file(&filler).unwrap();
     two.done(PgOp::Follow { upstream }).await;
     two.until_streaming().await;

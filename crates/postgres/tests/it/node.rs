@@ -86,6 +86,13 @@ impl Herd {
         }
     }
 
+    /// A node that isn't there, under this host's name.
+    pub(crate) fn stranger(&self, name: &str, host: String) -> NodeName {
+        let node = NodeName::new(name).unwrap();
+        self.addresses.lock().unwrap().insert(node.clone(), Address { host, port: 1 });
+        node
+    }
+
     pub(crate) fn peers(&self) -> Peers {
         let addresses = Arc::clone(&self.addresses);
         Arc::new(move |node| addresses.lock().unwrap().get(node).cloned())
